@@ -1,0 +1,5 @@
+"""`python -m taskmill`."""
+
+from taskmill.cli import main
+
+main()

@@ -1,0 +1,221 @@
+"""Hugging Face transformers, on a GPU or the CPU: slower than the others, but runs every model.
+
+Each row of a batch samples with the random numbers of its own seed, so neither its neighbours nor its
+place in the batch changes what it draws; only the numerics of padding can.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
+from typing import Any
+
+from taskmill.backends import ModelConfig
+from taskmill.backends.weights import identity
+from taskmill.calls import Completion, Request, Sampling
+from taskmill.errors import BackendError, MissingExtra
+
+__all__ = ["Transformers", "create"]
+
+WINDOW = 8
+"""Batches' worth of requests that are sorted by length together (chosen: little padding, little wait)."""
+
+
+def _import() -> tuple[Any, Any]:
+    # The Hub client's telemetry is off before it is imported (huggingface_hub/constants.py).
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["DO_NOT_TRACK"] = "1"
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise MissingExtra(error.name or "transformers", "train") from error
+    return torch, transformers
+
+
+class Transformers:
+    """A causal language model in batches of similar length; invariant only in batches of one."""
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str = "",
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int = 8,
+    ) -> None:
+        """Load `model` (a Hub name or a folder) from safetensors; code from its repository is never run.
+
+        `device` "auto" takes a GPU if there is one; `dtype` "auto" is the checkpoint's own. Raises
+        MissingExtra without the packages, BackendError if the model cannot be loaded.
+        """
+        self._torch, self._hf = _import()
+        where = {"revision": revision} if revision else {}
+        try:
+            self._tokenizer = self._hf.AutoTokenizer.from_pretrained(
+                model, trust_remote_code=False, padding_side="left", **where
+            )
+            loaded = self._hf.AutoModelForCausalLM.from_pretrained(
+                model, dtype=dtype, trust_remote_code=False, use_safetensors=True, **where
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise BackendError(f"transformers cannot load {model}: {_line(error)}") from error
+        self._device = _device(self._torch) if device == "auto" else device
+        self._model = loaded.to(self._device).eval()
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        own = loaded.generation_config
+        ends = own.eos_token_id if own.eos_token_id is not None else self._tokenizer.eos_token_id
+        self._ends = set(ends) if isinstance(ends, (list, tuple)) else {ends} - {None}
+        # A fresh configuration: the checkpoint's own sampling defaults (top_k, penalties) are not in the
+        # call's key, so they must not act.
+        loaded.generation_config = self._hf.GenerationConfig(
+            do_sample=False,
+            bos_token_id=own.bos_token_id,
+            eos_token_id=sorted(self._ends) or None,
+            pad_token_id=self._tokenizer.pad_token_id,
+        )
+        self._context = getattr(loaded.config, "max_position_embeddings", None) or 1 << 31
+        self._batch_size = batch_size
+        self.batch_invariant = batch_size == 1
+        self.model = identity(
+            "transformers", model, revision or getattr(loaded.config, "_commit_hash", "") or ""
+        )
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Yield the completions batch by batch; requests that sample alike and are as long run together."""
+        source = iter(requests)
+        while window := list(islice(source, WINDOW * self._batch_size if self._batch_size > 1 else 1)):
+            ready: list[tuple[Request, list[int]]] = []
+            for request in window:
+                ids = self._encode(request)
+                if isinstance(ids, Completion):
+                    yield ids
+                else:
+                    ready.append((request, ids))
+            ready.sort(key=lambda pair: (_group(pair[0].sampling), -len(pair[1]), pair[0].key))
+            for _, alike in groupby(ready, key=lambda pair: _group(pair[0].sampling)):
+                while batch := list(islice(alike, self._batch_size)):
+                    yield from self._run(batch)
+
+    def _encode(self, request: Request) -> list[int] | Completion:
+        """Return the prompt's tokens, or the failed completion."""
+        text = request.prompt
+        if request.messages:
+            if not self._tokenizer.chat_template:
+                raise BackendError(f"{self.model} has no chat template; take an instruct model")
+            turns = [{"role": role, "content": content} for role, content in request.messages]
+            try:
+                text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            except Exception as error:  # a template raises what it likes, e.g. for a system turn
+                return Completion(
+                    request.key, finish="error", error=f"the chat template refused: {_line(error)}"
+                )
+        # A template writes its own special tokens; a plain prompt gets the tokenizer's (as vLLM does).
+        ids: list[int] = self._tokenizer(text, add_special_tokens=not request.messages)["input_ids"]
+        total = len(ids) + request.sampling.max_tokens
+        if not ids or total > self._context:
+            why = (
+                f"the prompt has {len(ids)} tokens, over {self._context} with the reply"
+                if ids
+                else "no prompt"
+            )
+            return Completion(request.key, finish="error", error=why)
+        return ids
+
+    def _run(self, batch: list[tuple[Request, list[int]]]) -> list[Completion]:
+        torch = self._torch
+        try:
+            rows = self._continue(batch)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                why = f"out of memory with a prompt of {len(batch[0][1])} tokens"
+                return [Completion(batch[0][0].key, finish="error", error=why)]
+            half = len(batch) // 2
+            return self._run(batch[:half]) + self._run(batch[half:])
+        return [self._finish(r, len(ids), row) for (r, ids), row in zip(batch, rows, strict=True)]
+
+    def _continue(self, batch: list[tuple[Request, list[int]]]) -> list[list[int]]:
+        """Return the new tokens of each row, padding included."""
+        torch, sampling = self._torch, [request.sampling for request, _ in batch]
+        longest = max(s.max_tokens for s in sampling)
+        padded = self._tokenizer.pad({"input_ids": [ids for _, ids in batch]}, return_tensors="pt")
+        padded = padded.to(self._device)
+        chosen = self._hf.LogitsProcessorList()
+        if sampling[0].temperature > 0:
+            chosen.append(self._hf.TemperatureLogitsWarper(sampling[0].temperature))
+            if sampling[0].top_p < 1:
+                chosen.append(self._hf.TopPLogitsWarper(sampling[0].top_p))
+            chosen.append(_Draw(torch, [s.seed for s in sampling], longest, self._device))
+        stop = (
+            {"stop_strings": list(sampling[0].stop), "tokenizer": self._tokenizer} if sampling[0].stop else {}
+        )
+        with torch.inference_mode():
+            out = self._model.generate(
+                input_ids=padded["input_ids"],
+                attention_mask=padded["attention_mask"],
+                max_new_tokens=longest,
+                logits_processor=chosen,
+                **stop,
+            )
+        rows: list[list[int]] = out[:, padded["input_ids"].shape[1] :].tolist()
+        return rows
+
+    def _finish(self, request: Request, prompt_tokens: int, ids: list[int]) -> Completion:
+        """Cut a row where it ended: at an end token, its padding, its own limit or a stop string."""
+        finish, pad = "length", self._tokenizer.pad_token_id
+        ids = ids[: request.sampling.max_tokens]
+        for i, token in enumerate(ids):
+            if token in self._ends or token == pad:
+                ids, finish = ids[: i + (token in self._ends)], "stop"
+                break
+        text = self._tokenizer.decode(ids, skip_special_tokens=True)
+        cuts = [at for stop in request.sampling.stop if (at := text.find(stop)) >= 0]
+        if cuts:
+            text, finish = text[: min(cuts)], "stop"
+        return Completion(request.key, text, finish, prompt_tokens, len(ids))
+
+
+class _Draw:
+    """Samples each row by inverting its distribution at that row's next random number.
+
+    A logits processor: it leaves only the drawn token possible, and greedy decoding takes it.
+    """
+
+    def __init__(self, torch: Any, seeds: list[int], steps: int, device: str) -> None:
+        self._torch = torch
+        drawn = [torch.rand(steps, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        self._numbers = torch.stack(drawn).to(device)
+        self._step = 0
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        torch = self._torch
+        shares = torch.softmax(scores.float(), dim=-1).cumsum(dim=-1)
+        total = shares[:, -1:]
+        target = self._numbers[:, self._step : self._step + 1] * total
+        # Strictly between two sums, so that a token of probability 0 is never drawn.
+        target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
+        token = torch.searchsorted(shares, target, right=True)
+        self._step += 1
+        return torch.full_like(scores, float("-inf")).scatter(1, token, 0.0)
+
+
+def _group(s: Sampling) -> tuple[float, float, tuple[str, ...]]:
+    return (s.temperature, s.top_p if s.temperature > 0 else 1.0, s.stop)
+
+
+def _device(torch: Any) -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def create(name: str, revision: str, config: ModelConfig) -> Transformers:
+    """Make the backend for `transformers:name[@revision]`; `deterministic` runs one request at a time."""
+    return Transformers(name, revision=revision, batch_size=1 if config.deterministic else 8)

@@ -1,0 +1,134 @@
+"""Limits on calls, tokens, money and time, cumulative over all sessions of a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from taskmill.errors import ConfigError
+
+__all__ = ["Budget", "BudgetConfig", "Price", "load_price"]
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetConfig:
+    """Limits; 0 means none. Cost needs `prices`."""
+
+    max_calls: int = field(default=0, metadata={"help": "stop after this many paid model calls"})
+    max_tokens: int = field(
+        default=0,
+        metadata={"help": "stop after this many tokens, prompt and completion", "flag": "max-tokens"},
+    )
+    max_cost: float = field(default=0.0, metadata={"help": "stop at this cost, in the currency of --prices"})
+    max_time: float = field(default=0.0, metadata={"help": "stop after this many seconds of work"})
+    prices: str = field(
+        default="",
+        metadata={"help": "YAML file of prices: model: {prompt: per 1M tokens, completion: per 1M tokens}"},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Cost per million tokens, in the user's currency."""
+
+    prompt: float
+    completion: float
+
+    def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
+        """Return the cost of so many tokens."""
+        return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
+
+
+def load_price(path: str, model: str) -> Price | None:
+    """Return the price of `model` from the user's table, None without a table.
+
+    Raises ConfigError if the file is not such a table or lacks the model: a price is never guessed.
+    """
+    if not path:
+        return None
+    try:
+        table: Any = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the price table {path}: {error}") from error
+    entry = table.get(model) if isinstance(table, Mapping) else None
+    if entry is None:
+        entry = table.get(model.split("@")[0]) if isinstance(table, Mapping) else None
+    if not isinstance(entry, Mapping) or not {"prompt", "completion"} <= set(entry):
+        raise ConfigError(f"{path} has no entry '{model}: {{prompt: …, completion: …}}'; add one")
+    return Price(float(entry["prompt"]), float(entry["completion"]))
+
+
+class Budget:
+    """Decides before each call whether it may be made; knows what was spent in earlier sessions."""
+
+    def __init__(
+        self,
+        limits: BudgetConfig | None = None,
+        *,
+        price: Price | None = None,
+        calls: int = 0,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+        elapsed: float = 0.0,
+    ) -> None:
+        """Start from what earlier sessions spent. Raises ConfigError for a cost limit without a price."""
+        self.limits = limits or BudgetConfig()
+        if self.limits.max_cost and price is None:
+            raise ConfigError("--max-cost needs --prices FILE with the price of the model")
+        self.price = price
+        self.calls = calls
+        self.prompt_tokens = prompt_tokens
+        self.completion_tokens = completion_tokens
+        self.reason = ""
+        self._open = 0
+        self._answers = 0
+        self._session_tokens = 0
+        self._started = time.monotonic() - elapsed
+
+    @property
+    def elapsed(self) -> float:
+        """Return the seconds of work over all sessions."""
+        return time.monotonic() - self._started
+
+    @property
+    def cost(self) -> float | None:
+        """Return what was spent in money, None without a price table."""
+        return self.price.cost(self.prompt_tokens, self.completion_tokens) if self.price else None
+
+    def allow(self) -> bool:
+        """Reserve one call, or say no and leave the limit reached in `reason`.
+
+        Tokens and cost of calls under way are not known yet and are counted at the mean so far, so
+        a limit is overshot by at most the error of that estimate.
+        """
+        limits = self.limits
+        pending = self._open * (self._session_tokens / self._answers if self._answers else 0.0)
+        tokens = self.prompt_tokens + self.completion_tokens + pending
+        share = 1 + pending / max(1, self.prompt_tokens + self.completion_tokens)
+        if limits.max_calls and self.calls + self._open >= limits.max_calls:
+            self.reason = f"--max-calls {limits.max_calls}"
+        elif limits.max_tokens and tokens >= limits.max_tokens:
+            self.reason = f"--max-tokens {limits.max_tokens}"
+        elif limits.max_cost and (self.cost or 0.0) * share >= limits.max_cost:
+            self.reason = f"--max-cost {limits.max_cost:g}"
+        elif limits.max_time and self.elapsed >= limits.max_time:
+            self.reason = f"--max-time {limits.max_time:g}"
+        else:
+            self._open += 1
+            return True
+        return False
+
+    def spend(self, prompt_tokens: int, completion_tokens: int, *, failed: bool = False) -> None:
+        """Book the end of a call that `allow` reserved; a failed call counts as a call, without tokens."""
+        self._open -= 1
+        self.calls += 1
+        if not failed:
+            self._answers += 1
+            self._session_tokens += prompt_tokens + completion_tokens
+            self.prompt_tokens += prompt_tokens
+            self.completion_tokens += completion_tokens

@@ -1,0 +1,333 @@
+"""The command line: parsing and printing only.
+
+Exit codes: 0 done · 1 failure · 2 wrong usage · 3 a gate closed (fewer examples than asked for, budget
+reached, licence unknown); the reason is the last line printed and stands in the manifest.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, get_origin
+
+import click
+
+from taskmill import __version__
+from taskmill.errors import TaskmillError, UsageError
+
+__all__ = ["main"]
+
+CODES = "Exit codes: 0 done, 1 failure, 2 wrong usage, 3 a gate closed (the last line says which)."
+
+LAYOUTS = ("messages", "prompt-completion", "alpaca", "sharegpt", "bonito", "text")
+
+ALIASES = {
+    "create": "synth", "generate": "synth", "synthesize": "synth", "save-as": "export", "convert": "export",
+    "upload": "export", "info": "inspect", "analyze": "inspect", "env": "doctor", "system-check": "doctor",
+}  # fmt: skip
+"""Words of other tools → ours, accepted but not listed."""
+
+
+class _Group(click.Group):
+    """Understands the aliases and names the nearest command for a typo."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from taskmill.registry import nearest
+
+        if args and self.get_command(ctx, args[0]) is None:
+            known = ", ".join(self.list_commands(ctx))
+            raise click.UsageError(
+                f"no command {args[0]!r}.{nearest(args[0], self.commands)} Commands: {known}"
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=CODES)
+@click.version_option(__version__, prog_name="taskmill")
+@click.option("-v", "--verbose", is_flag=True, help="Show tracebacks.")
+@click.pass_context
+def cli(ctx: click.Context, verbose: bool) -> None:
+    r"""Raw text and datasets in, instruction-tuning data out.
+
+    \b
+    taskmill demo
+    taskmill synth docs/ --task exqa,ynqa --target 100 --out runs/first
+    taskmill export runs/first --format messages --out train.jsonl
+    """
+    ctx.obj = verbose
+
+
+def _config_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add one flag for each leaf of the configuration."""
+    from taskmill.config import options
+    from taskmill.recipes.synth import SynthConfig
+
+    for option in reversed(options(SynthConfig)):
+        if option.path == "sources":
+            continue
+        default = option.default
+        if isinstance(default, tuple):
+            default = ",".join(default)
+        text = option.help + (f"  [default: {default}]" if default not in ("", None, {}, False, 0) else "")
+        settings: dict[str, Any] = {"help": text, "default": None}
+        if option.kind is bool:
+            settings |= {"is_flag": True}
+        elif option.choices:
+            settings |= {"type": click.Choice(option.choices)}
+        elif get_origin(option.kind) not in (None, tuple):
+            settings |= {"multiple": True, "metavar": "KEY=A,B"}
+        else:
+            settings |= {"metavar": getattr(option.kind, "__name__", "LIST").upper().replace("STR", "TEXT")}
+        command = click.option(f"--{option.flag}", option.path.replace(".", "__"), **settings)(command)
+    return command
+
+
+def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags the user wrote as a nested mapping."""
+    from taskmill.config import merge, nest
+
+    mapping: dict[str, Any] = {}
+    for name, value in flags.items():
+        if value is None or value == ():
+            continue
+        if isinstance(value, tuple):
+            pairs = [v.partition("=") for v in value]
+            if not all(equals for _, equals, _ in pairs):
+                raise UsageError(f"--{name} takes KEY=A,B")
+            value = {key: text for key, _, text in pairs}
+        mapping = merge(mapping, nest(name.replace("__", "."), value))
+    return mapping
+
+
+@cli.command(epilog="Example: taskmill demo --out runs/demo\n\n" + CODES)
+@click.option("-o", "--out", default="runs/demo", show_default=True, help="Run folder.")
+@click.option("--model", default="openvino:smollm2-135m", show_default=True, help="Model reference.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+def demo(out: str, model: str, as_json: bool) -> int:
+    """Turn the Python language reference into tasks with the embedded model."""
+    from taskmill.recipes.demo import demo as run_demo
+
+    with _progress(as_json) as on_progress:
+        manifest = run_demo(out, model=model, on_progress=on_progress)
+    return _end(manifest, Path(out), as_json)
+
+
+@cli.command(
+    epilog="\b\nExamples:\n"
+    "  taskmill synth docs/ --task exqa,ynqa --target 100 --out runs/first\n"
+    "  taskmill synth data.jsonl --text-column body --model openai:gpt-4.1-mini --dry-run --out runs/a\n"
+    "  cat notes.txt | taskmill synth - --task qg --out runs/notes\n\n" + CODES
+)
+@click.argument("sources", nargs=-1)
+@click.option("-o", "--out", "--output-dir", required=True, help="Run folder; the same command continues it.")
+@click.option("-c", "--config", "file", default=None, help="YAML file merged over the defaults.")
+@click.option(
+    "--dry-run", is_flag=True, help="Make up to 20 calls (kept in the ledger) and estimate the rest."
+)
+@click.option("--update", is_flag=True, help="Go on in a run folder made with another configuration.")
+@click.option(
+    "--resume", is_flag=True, help="Say aloud that a run is continued (the default); it must exist."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@_config_options
+def synth(
+    sources: tuple[str, ...],
+    out: str,
+    file: str | None,
+    dry_run: bool,
+    update: bool,
+    resume: bool,
+    as_json: bool,
+    **flags: Any,
+) -> int:
+    """Documents in, checked instruction data out: ingest, synthesize, curate."""
+    from taskmill.config import build, load_yaml, merge
+    from taskmill.recipes.synth import SynthConfig
+
+    mapping = merge(load_yaml(Path(file)) if file else {}, _given(flags))
+    mapping.pop("recipe", None)
+    if sources:
+        mapping["sources"] = list(sources)
+    if resume and not (Path(out) / "manifest.json").exists():
+        raise UsageError(f"--resume: {out} holds no run yet; leave --resume out to start one")
+    return _synth(build(SynthConfig, mapping), out, dry_run=dry_run, update=update, as_json=as_json)
+
+
+def _synth(config: Any, out: str, *, dry_run: bool, update: bool, as_json: bool) -> int:
+    from taskmill.recipes.estimate import estimate
+    from taskmill.recipes.synth import synth as run_synth
+
+    with _progress(as_json) as on_progress:
+        if dry_run:
+            result = estimate(config, out, update=update, on_progress=on_progress)
+        else:
+            result = run_synth(config, out, update=update, on_progress=on_progress)
+    if not dry_run:
+        return _end(result, Path(out), as_json)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        from taskmill.console import show_estimate
+
+        show_estimate(result)
+    return 0
+
+
+@cli.command(epilog="Example: taskmill run recipes/policies.yaml target=200 model.ref=echo:\n\n" + CODES)
+@click.argument("recipe", type=click.Path(dir_okay=False))
+@click.argument("overrides", nargs=-1)
+@click.option("-o", "--out", default=None, help="Run folder  [default: runs/<name of the recipe file>]")
+@click.option(
+    "--dry-run", is_flag=True, help="Make up to 20 calls (kept in the ledger) and estimate the rest."
+)
+@click.option("--update", is_flag=True, help="Go on in a run folder made with another configuration.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+def run(
+    recipe: str, overrides: tuple[str, ...], out: str | None, dry_run: bool, update: bool, as_json: bool
+) -> int:
+    """Run a recipe file; key=value words override it."""
+    from taskmill.config import build, load_yaml, merge, override
+    from taskmill.recipes import RECIPES
+    from taskmill.registry import nearest
+
+    mapping = merge(load_yaml(Path(recipe)), override(overrides))
+    name = mapping.pop("recipe", "synth")
+    if name not in RECIPES:
+        raise UsageError(f"{recipe}: no recipe {name!r}.{nearest(name, RECIPES)} Known: {', '.join(RECIPES)}")
+    folder = out or str(mapping.pop("out", "") or Path("runs") / Path(recipe).stem)
+    mapping.pop("out", None)
+    config = build(RECIPES[name][0], mapping)
+    return _synth(config, folder, dry_run=dry_run, update=update, as_json=as_json)
+
+
+@cli.command(epilog="Example: taskmill inspect runs/first --json\n\n" + CODES)
+@click.argument("run", type=click.Path(file_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+def inspect(run: str, as_json: bool) -> int:
+    """Show what is in a run folder and what is left to do."""
+    from taskmill.store import read_json
+
+    manifest = read_json(Path(run) / "manifest.json")
+    if not manifest:
+        raise UsageError(f"{run} is no run folder (it has no manifest.json)")
+    if as_json:
+        click.echo(json.dumps(manifest, ensure_ascii=False))
+        return 0
+    from taskmill.console import show_manifest
+
+    show_manifest(manifest, Path(run))
+    return 0
+
+
+@cli.command(
+    "export",
+    epilog="\b\nExamples:\n  taskmill export runs/first --format messages --out train.jsonl\n"
+    "  taskmill export runs/first --format prompt-completion --out my-dataset/\n\n" + CODES,
+)
+@click.argument("run", type=click.Path(file_okay=False))
+@click.option(
+    "--format",
+    "layout",
+    default="messages",
+    show_default=True,
+    help="Row layout.",
+    type=click.Choice(LAYOUTS),
+)
+@click.option(
+    "-o", "--out", default=None, help="A .jsonl or .parquet file, or a folder  [default: RUN/export]"
+)
+@click.option("--commercial", is_flag=True, help="Refuse rows of unknown or non-commercial licence.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+def export_command(run: str, layout: str, out: str | None, commercial: bool, as_json: bool) -> int:
+    """Write the accepted examples for a trainer."""
+    from taskmill.export import export_run
+
+    target = Path(out) if out else Path(run) / "export"
+    result = export_run(Path(run), target, layout, commercial=commercial)
+    if as_json:
+        click.echo(
+            json.dumps({"rows": result.rows, "out": str(target), "files": [str(f) for f in result.files]})
+        )
+    else:
+        click.echo(f"{result.rows} rows → {target}")
+    return 0
+
+
+@cli.command(epilog="Example: taskmill doctor --json")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+def doctor(as_json: bool) -> int:
+    """Show what is installed, which models can run here, and which variables are set (never their values)."""
+    from taskmill.console import examine, show_health
+
+    health = examine()
+    if as_json:
+        click.echo(json.dumps(health))
+    else:
+        show_health(health)
+    return 0
+
+
+@cli.command(epilog="Example: taskmill completion bash >> ~/.bashrc")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """Print the shell completion script."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise UsageError(f"no completion for {shell}")
+    click.echo(kind(cli, {}, "taskmill", "_TASKMILL_COMPLETE").source())
+    return 0
+
+
+def _progress(as_json: bool) -> Any:
+    from taskmill.console import progress_bars
+
+    return progress_bars(quiet=as_json or not sys.stderr.isatty())
+
+
+def _end(manifest: Mapping[str, Any], out: Path, as_json: bool) -> int:
+    """Print the result; the reason of a closed gate is the last line."""
+    from taskmill.console import show_manifest
+
+    code, reason = manifest["exit"]["code"], manifest["exit"]["reason"]
+    if as_json:
+        click.echo(json.dumps(manifest, ensure_ascii=False))
+        if code:
+            click.echo(reason, err=True)
+    else:
+        show_manifest(manifest, out)
+    return int(code)
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    verbose = any(a in ("-v", "--verbose") for a in arguments)
+    try:
+        code = cli.main(arguments, prog_name="taskmill", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped; the same command continues where this one left off", err=True)
+        sys.exit(130)
+    except TaskmillError as error:
+        if verbose:
+            traceback.print_exc()
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if verbose:
+            traceback.print_exc()
+        click.echo(f"error: {error}; mend that and run the same command again", err=True)
+        sys.exit(1)
+    sys.exit(code or 0)

@@ -1,0 +1,217 @@
+"""What the command line shows people: progress bars, the funnel, estimates, the state of the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as Bars,
+)
+from rich.table import Table
+
+from taskmill.recipes.session import Progress, ignore
+
+__all__ = ["examine", "progress_bars", "show_estimate", "show_health", "show_manifest"]
+
+_VARIABLES = (
+    "OPENAI_API_KEY", "OPENAI_BASE_URL", "OLLAMA_HOST", "ANTHROPIC_API_KEY", "OPENROUTER_API_KEY",
+    "HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "HTTPS_PROXY", "CUDA_VISIBLE_DEVICES",
+)  # fmt: skip
+
+_BACKEND_NEEDS = {
+    "echo": ("", ""),
+    "openvino": ("openvino_genai", "local"),
+    "openai": ("aiohttp", "openai"),
+    "transformers": ("transformers", "train"),
+    "vllm": ("vllm", "vllm"),
+}
+
+
+@contextmanager
+def progress_bars(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Give a callback that draws one bar per stage on standard error; nothing when `quiet`."""
+    if quiet:
+        yield ignore
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(p: Progress) -> None:
+            if p.stage not in tasks:
+                tasks[p.stage] = bars.add_task(p.stage, total=p.total, note="")
+            task = tasks[p.stage]
+            bars.update(task, completed=p.done, total=p.total, note=_note(p, bars.tasks[task].speed))
+
+        yield show
+
+
+def _note(p: Progress, speed: float | None) -> str:
+    words = [f"{p.accepted} kept"] if p.accepted or p.dropped else []
+    if p.dropped:
+        words.append(f"{p.dropped} dropped")
+    if p.reused:
+        words.append(f"{p.reused} reused")
+    if p.tokens:
+        words.append(f"{p.tokens} tokens")
+    if p.cost is not None:
+        words.append(f"cost {p.cost:.4g}")
+    if speed:
+        words.append(f"{speed:.1f}/s")
+    return ", ".join(words)
+
+
+def _reasons(dropped: Mapping[str, int]) -> str:
+    ordered = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason} {n}" for reason, n in ordered)
+
+
+def show_manifest(manifest: Mapping[str, Any], run: Path) -> None:
+    """Print the funnel, the yield per task type, what it took, where the report is and how it ended."""
+    console = Console(highlight=False, soft_wrap=not os.isatty(1))
+    funnel = Table(title=None, box=None, pad_edge=False, header_style="bold")
+    for name in ("stage", "in", "kept", "dropped"):
+        funnel.add_column(name, justify="left" if name in ("stage", "dropped") else "right")
+    for stage, entry in manifest.get("funnel", {}).items():
+        lost = sum(entry["dropped"].values())
+        text = f"{lost}  ({_reasons(entry['dropped'])})" if lost else "0"
+        funnel.add_row(stage, str(entry["in"]), str(entry["kept"]), text)
+    console.print(funnel)
+    if manifest.get("tasks"):
+        console.print()
+        console.print(_task_table(manifest["tasks"]))
+    calls, tokens = manifest.get("calls", {}), manifest.get("tokens", {})
+    console.print()
+    console.print(
+        f"calls: {calls.get('made', 0)} made, {calls.get('reused', 0)} reused, "
+        f"{calls.get('failed', 0)} failed"
+        f" · tokens: {tokens.get('prompt', 0)} in, {tokens.get('completion', 0)} out"
+        + (f" · cost: {manifest['cost']:.4g}" if manifest.get("cost") is not None else "")
+        + f" · {manifest.get('elapsed_s', 0):.1f} s"
+    )
+    report = run / "report.html"
+    if report.exists():
+        console.print(f"report: {report}")
+    console.print(str(manifest.get("exit", {}).get("reason", "")))
+
+
+def _task_table(tasks: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("task type", "requests", "drafts", "accepted", "dropped"):
+        table.add_column(name, justify="left" if name in ("task type", "dropped") else "right")
+    for task, entry in tasks.items():
+        accepted = str(entry.get("accepted", ""))
+        if entry.get("asked"):
+            accepted += f"/{entry['asked']}"
+        table.add_row(
+            task, str(entry["requests"]), str(entry["drafts"]), accepted, _reasons(entry.get("dropped", {}))
+        )
+    return table
+
+
+def show_estimate(result: Mapping[str, Any]) -> None:
+    """Print what a run would take, each figure with its interval."""
+    console = Console(highlight=False)
+    console.print(
+        f"{result['sample']} answers looked at ({result['made']} new calls, kept in the ledger: "
+        "the run will not pay them again)"
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "expected", "95 % interval"):
+        table.add_column(name, justify="left" if not name else "right")
+    for name in ("calls", "prompt_tokens", "completion_tokens", "cost", "seconds"):
+        figure = result.get(name)
+        if figure is None:
+            table.add_row(name.replace("_", " "), "unknown", "give --prices FILE" if name == "cost" else "")
+            continue
+        table.add_row(
+            name.replace("_", " "), f"{figure['expected']:g}", f"{figure['low']:g} – {figure['high']:g}"
+        )
+    console.print(table)
+
+
+def examine() -> dict[str, Any]:
+    """Return the state of the machine: versions, backends, embedded model, names of variables set."""
+    from taskmill.backends.openvino import embedded_model
+    from taskmill.errors import BackendError
+    from taskmill.tasks import TASKS
+
+    versions = {}
+    for name in (
+        "taskmill",
+        "daft",
+        "pyarrow",
+        "openvino-genai",
+        "aiohttp",
+        "datasets",
+        "ray",
+        "vllm",
+        "torch",
+    ):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = ""
+    missing = {
+        name: f'pip install "taskmill[{extra}]"' if module and find_spec(module) is None else ""
+        for name, (module, extra) in _BACKEND_NEEDS.items()
+    }
+    try:
+        model = str(embedded_model("smollm2-135m"))
+        problem = ""
+    except BackendError as error:
+        model, problem = "", str(error)
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "disk_free_gb": round(shutil.disk_usage(".").free / 1e9, 1),
+        "versions": versions,
+        "backends": {name: {"ready": not hint, "install": hint} for name, hint in missing.items()},
+        "embedded_model": {"path": model, "problem": problem},
+        "variables_set": [name for name in _VARIABLES if os.environ.get(name)],
+        "task_types": TASKS.names(),
+    }
+
+
+def show_health(health: Mapping[str, Any]) -> None:
+    """Print the state of the machine."""
+    console = Console(highlight=False)
+    console.print(
+        f"Python {health['python']} on {health['platform']}, {health['cores']} cores, "
+        f"{health['disk_free_gb']} GB free here"
+    )
+    for name, state in health["backends"].items():
+        console.print(f"  {name:13} {'ready' if state['ready'] else state['install']}", markup=False)
+    model = health["embedded_model"]
+    console.print(f"embedded model: {model['path'] or model['problem']}")
+    console.print("variables set: " + (", ".join(health["variables_set"]) or "none"))
+    console.print("task types: " + ", ".join(health["task_types"]))
+    console.print(
+        "versions: " + ", ".join(f"{n} {v or '(not installed)'}" for n, v in health["versions"].items())
+    )

@@ -1,0 +1,142 @@
+"""Run folder → training data: one JSONL or Parquet file, or a folder that `datasets.load_dataset` opens.
+
+A folder is complete when its README.md is there: the card is taken away first and written last, and
+every other file is written under a temporary name, fsynced and renamed. Rows stream through in
+batches, so memory does not grow with the run. Equal runs give equal bytes.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from taskmill.errors import UsageError
+from taskmill.export import trainers
+from taskmill.export.card import CARD_MARK, Card, slug
+from taskmill.export.files import DataFiles, clear_leftovers
+from taskmill.export.folder import last_examples
+from taskmill.export.licences import check_commercial, count_licences
+from taskmill.export.rows import Rows
+from taskmill.store import atomic_write, read_json
+
+__all__ = ["ExportResult", "export_run"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What an export wrote: rows in all and per split, the files, and refused rows by reason."""
+
+    rows: int
+    files: tuple[Path, ...]
+    dropped: dict[str, int] = field(default_factory=dict)
+    splits: dict[str, int] = field(default_factory=dict)
+
+
+def export_run(
+    run: Path,
+    out: Path,
+    format: str = "messages",
+    *,
+    licence: str = "",
+    commercial: bool = False,
+    allow_unknown_licence: bool = False,
+    split: float = 0.0,
+    thinking: bool = False,
+) -> ExportResult:
+    """Write the examples of a run's last stage to `out` in a training format.
+
+    Args:
+        run: the run folder.
+        out: a file ending in .jsonl or .parquet, or a folder for data, card and trainer configurations.
+        format: messages, prompt-completion, alpaca, sharegpt, bonito or text (`render.FORMATS`).
+        licence: the licence you declare for rows whose source names none.
+        commercial: refuse to export (LicenceUnknown) if a row's licence is unknown or non-commercial.
+        allow_unknown_licence: let unknown licences pass the commercial gate, on your word.
+        split: share of passages for a `test` split, 0 to 0.9 (folders only); no passage is in both.
+        thinking: put a row's rationale before its response in `<think>` tags.
+
+    Raises:
+        UsageError: an unknown format or an `out` that is not ours to write to.
+        RunFolderError: the run holds no finished examples.
+        LicenceUnknown: the commercial gate is closed; nothing was written.
+    """
+    single = out.suffix in (".jsonl", ".parquet")
+    if not 0 <= split <= 0.9 or (single and split):
+        raise UsageError("--split is a share from 0 to 0.9 and needs a folder as output, not a single file")
+    stage = last_examples(run)
+    rows = Rows(stage.kept, format, thinking=thinking, test_share=split)
+    if commercial:
+        model = (read_json(run / "manifest.json").get("model") or {}).get("licence") or ""
+        check_commercial(count_licences(stage, licence), model, allow_unknown_licence)
+    return _write_file(rows, out) if single else _write_folder(rows, run, out, format, licence)
+
+
+def _write_file(rows: Rows, out: Path) -> ExportResult:
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder; give another name")
+    as_parquet = out.suffix == ".parquet"
+    with DataFiles(
+        rows.schema, parquet=out if as_parquet else None, jsonl=None if as_parquet else out
+    ) as data:
+        for batch in rows:
+            data.add(batch["train"])
+        data.finish()
+        files = data.commit()
+    return ExportResult(data.rows, tuple(files), dict(rows.refused), {"train": data.rows})
+
+
+def _write_folder(rows: Rows, run: Path, out: Path, format: str, licence: str) -> ExportResult:
+    _check_ours(out)
+    out.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(out)
+    with ExitStack() as stack:
+        data = {
+            split: stack.enter_context(
+                DataFiles(
+                    rows.schema,
+                    parquet=out / "data" / f"{split}.parquet",
+                    jsonl=out / f"{split}.jsonl",
+                    shards=True,
+                )
+            )
+            for split in rows.splits
+        }
+        for batch in rows:
+            for split, taken in batch.items():
+                data[split].add(taken)
+        for files in data.values():
+            files.finish()
+        _retract(out)
+        placed = {split: files.commit() for split, files in data.items()}
+    counts = {split: files.rows for split, files in data.items()}
+    # Each split's Parquet files: `data/train.parquet`, or `data/train-*.parquet` for shards.
+    patterns = {
+        split: f"data/{split}{'' if len(paths) == 2 else '-*'}.parquet" for split, paths in placed.items()
+    }
+    name = slug(str(read_json(run / "manifest.json").get("name") or run.resolve().name))
+    card = Card(run, name, format, rows, counts, patterns, licence)
+    texts = {**trainers.configs(name, format, rows.splits), "README.md": card.text()}
+    for file, text in texts.items():
+        atomic_write(out / file, text.encode())
+    written = (*(path for paths in placed.values() for path in paths), *(out / file for file in texts))
+    return ExportResult(sum(counts.values()), written, dict(rows.refused), counts)
+
+
+def _check_ours(out: Path) -> None:
+    """Refuse a folder that holds someone else's work."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; name a folder, or a file ending in .jsonl or .parquet")
+    card = out / "README.md"
+    if card.exists() and CARD_MARK not in card.read_text("utf-8", "replace"):
+        raise UsageError(f"{out} holds a README.md that is not an export's; choose an empty or new folder")
+
+
+def _retract(out: Path) -> None:
+    """Take away an earlier export's card, then its files: other formats and shard counts would linger."""
+    (out / "README.md").unlink(missing_ok=True)
+    for split in ("train", "test"):
+        for pattern in (f"{split}.jsonl", f"data/{split}.parquet", f"data/{split}-?????-of-?????.parquet"):
+            for path in out.glob(pattern):
+                path.unlink()
+    (out / "trl.yaml").unlink(missing_ok=True)

@@ -1,0 +1,169 @@
+"""The main job: ingest → synthesize → curate, as one run folder that any kill leaves continuable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from taskmill import backends, frame
+from taskmill.backends import ModelConfig
+from taskmill.budget import BudgetConfig, load_price
+from taskmill.calls import Sampling
+from taskmill.config import to_mapping
+from taskmill.errors import ConfigError, UsageError
+from taskmill.ingest import IngestConfig
+from taskmill.recipes import stages
+from taskmill.recipes.session import OnProgress, Session
+from taskmill.report import write_report
+from taskmill.store import Run
+from taskmill.synthesize.bonito import Synthesis
+from taskmill.tasks import TASKS, get
+from taskmill.tasks.base import Attributes
+
+__all__ = ["SynthConfig", "synth"]
+
+DEFAULT_TASKS = ("exqa", "qg", "ynqa", "summarization")
+
+FREE = ("target", "budget.", "max_attempts", "min_yield", "runner", "model.base_url", "model.concurrency",
+        "model.timeout", "model.retries", "model.api_key_env")  # fmt: skip
+"""Keys that may change when a run folder is continued: they change how far it goes, not what it says."""
+
+
+@dataclass(frozen=True, slots=True)
+class SynthConfig:
+    """Documents in, checked instruction data out."""
+
+    sources: tuple[str, ...] = field(
+        default=(), metadata={"help": "files, folders, URLs, hf:owner/name, or - for standard input"}
+    )
+    task: tuple[str, ...] = field(default=DEFAULT_TASKS, metadata={"help": "task types, separated by commas"})
+    target: int = field(
+        default=0,
+        metadata={"help": "accepted examples wanted per task type; over-generates until they are there"},
+    )
+    per_passage: int = field(
+        default=1, metadata={"help": "requests per passage and task type when there is no --target"}
+    )
+    max_attempts: int = field(
+        default=8, metadata={"help": "with --target: most requests per passage and task type"}
+    )
+    min_yield: float = field(
+        default=0.02, metadata={"help": "with --target: give a task type up below this accepted share"}
+    )
+    seed: int = field(default=0, metadata={"help": "the one seed of the run"})
+    labels: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict,
+        metadata={"help": "own labels of a task type, e.g. topic_class=billing,refunds (repeatable)"},
+    )
+    answer_language: str = field(
+        default="", metadata={"help": "language the tasks are written in, e.g. German"}
+    )
+    count: int = field(default=1, metadata={"help": "tasks asked for in one reply"})
+    ledger: str = field(default="", metadata={"help": "folder or URL of a ledger shared by several runs"})
+    runner: str = field(default="native", metadata={"help": "native, ray or ray:ADDRESS"})
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+
+
+def synth(
+    config: SynthConfig, out: str | Path, *, update: bool = False, on_progress: OnProgress | None = None
+) -> dict[str, Any]:
+    """Run the journey into the folder `out` and return its manifest.
+
+    The same call continues a folder that was left unfinished; finished model calls are not repeated.
+    `manifest["exit"]` holds the exit code and the reason: 0, or 3 where a target or budget was not
+    met. Raises UsageError before any work for a configuration that cannot run, InputError,
+    BackendError, LedgerError or RunFolderError when work cannot go on.
+    """
+    validate(config)
+    frame.use_runner(config.runner)
+    with Run(Path(out)) as run:
+        mapping = to_mapping(config)
+        session = Session.open(run, mapping, free=FREE, update=update, report=on_progress)
+        session.manifest.update(
+            command=["taskmill", "run", "config.yaml"],
+            seed=config.seed,
+            inputs=list(config.sources),
+            model=_model_entry(config),
+        )
+        try:
+            ingested = stages.ingest(session, config.sources, config.ingest)
+            synthesized = stages.synthesize(session, ingested, how(config), effort(config), model(config))
+            stages.curate(session, synthesized, config.target)
+        except BaseException as error:
+            session.fail(error)
+            raise
+        session.end(*_gate(session.manifest, config.target))
+        write_report(run.path)
+        return session.manifest
+
+
+def validate(config: SynthConfig) -> None:
+    """Refuse what cannot work before the first call is paid."""
+    if not config.sources:
+        raise UsageError("no source is given; name a file, a folder, a URL or - for standard input")
+    if not config.task:
+        raise UsageError("no task type is given; write --task with some of: " + ", ".join(TASKS.names()))
+    for task in {*config.task, *config.labels}:
+        get(task)
+    unused = set(config.labels) - set(config.task)
+    if unused:
+        raise ConfigError(f"labels are given for {', '.join(sorted(unused))}, which --task does not name")
+    if config.per_passage < 1 or config.max_attempts < 1 or config.count < 1:
+        raise ConfigError("per_passage, max_attempts and count must be 1 or more")
+    if config.model.temperature == 0 and not config.target and config.per_passage > 1:
+        raise ConfigError(
+            "temperature 0 gives the same reply each time; use --per-passage 1 or a temperature"
+        )
+    backend, _, _ = backends.split_reference(config.model.ref)
+    if backend not in backends.GENERATORS.names():
+        backends.GENERATORS.get(backend)
+    load_price(config.budget.prices, config.model.ref)
+
+
+def _model_entry(config: SynthConfig) -> dict[str, Any]:
+    return {"ref": config.model.ref, "protocol": backends.protocol_of(config.model)}
+
+
+def how(config: SynthConfig) -> Synthesis:
+    """Return how requests are made."""
+    m = config.model
+    tasks = tuple(dict.fromkeys(get(t).name for t in config.task))
+    own = {get(t).name: tuple(labels) for t, labels in config.labels.items()}
+    attributes = {t: Attributes(own.get(t, ()), config.answer_language, config.count) for t in tasks}
+    sampling = Sampling(m.temperature, m.top_p)
+    protocol = backends.protocol_of(m)
+    return Synthesis(tasks, protocol, sampling, m.max_new_tokens, config.seed, attributes)
+
+
+def effort(config: SynthConfig) -> stages.Effort:
+    """Return how many requests are made: until the target, or a number per passage."""
+    attempts = config.max_attempts if config.model.temperature > 0 else 1
+    return stages.Effort(config.target, config.per_passage, attempts, config.min_yield)
+
+
+def model(config: SynthConfig) -> stages.ModelAccess:
+    """Return what is needed to call the model."""
+    return stages.ModelAccess(config.model, config.budget, config.ledger)
+
+
+def _gate(manifest: Mapping[str, Any], target: int) -> tuple[int, str]:
+    """Return the exit code and the reason: 3 where the run ended short of what was asked."""
+    if manifest["stopped"]:
+        return 3, f"budget reached: {manifest['stopped']}; raise it and run the same command to continue"
+    short = [
+        f"{task} {entry['accepted']} of {target} ({entry['shortfall']})"
+        for task, entry in manifest["tasks"].items()
+        if entry.get("shortfall")
+    ]
+    if short:
+        return 3, "fewer examples than asked for: " + "; ".join(short)
+    failed = manifest["calls"]["failed"]
+    if not manifest["funnel"]["curate"]["kept"]:
+        return 3, "no example was accepted; see the reasons in the report"
+    if failed:
+        return 0, f"done; {failed} calls failed and can be tried again with the same command"
+    return 0, "done"

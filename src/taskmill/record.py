@@ -1,0 +1,283 @@
+"""The records: Document, Example, Verdict; their Arrow schemas, ids and reason codes.
+
+The Arrow schemas are the truth and the dataclasses follow them. Ids are hashes of content, so the
+same input has the same id on every machine. Imports nothing of taskmill.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import pyarrow as pa
+
+__all__ = [
+    "DOCUMENT_SCHEMA",
+    "EXAMPLE_SCHEMA",
+    "Document",
+    "Dropped",
+    "Example",
+    "Origin",
+    "Reason",
+    "Source",
+    "Span",
+    "Verdict",
+    "content_id",
+    "draw",
+    "dropped_schema",
+    "to_table",
+]
+
+
+class Reason(StrEnum):
+    """The closed set of reasons for which a row is dropped, grouped by the stage that uses them."""
+
+    # ingest
+    EMPTY = "empty"  # a file or row without text
+    ENCRYPTED = "encrypted"  # a document that needs a password
+    BINARY = "binary"  # bytes where text was expected
+    UNDECODABLE = "undecodable"  # not valid in the declared or detected encoding
+    TOO_LARGE = "too_large"  # over the size bound for one file, line or archive member
+    UNREADABLE = "unreadable"  # a damaged or unsupported file
+    OUTSIDE_ROOT = "outside_root"  # a link that leaves the given folder
+    NULL_TEXT = "null_text"  # the text column holds no value
+    MISSING_COLUMN = "missing_column"  # the text column does not exist in this file or row
+    TOO_SHORT = "too_short"  # fewer characters than `min_chars`
+    DUPLICATE = "duplicate"  # same content as a row already kept
+    # synthesize
+    CALL_FAILED = "call_failed"  # the model call failed after all retries
+    EMPTY_REPLY = "empty_reply"  # the model wrote nothing, or no response
+    TRUNCATED = "truncated"  # the model was cut off before the reply was complete
+    MALFORMED = "malformed"  # the reply has not the parts the task needs
+    NOT_APPLICABLE = "not_applicable"  # the passage lacks what the task type needs
+    # curate: the task types' own checks
+    UNGROUNDED = "ungrounded"  # the passage is neither quoted nor needed, or the answer is not in it
+    OFF_LABEL = "off_label"  # the label is outside the label set
+    NOT_A_QUESTION = "not_a_question"  # the question does not ask
+    BAD_OPTIONS = "bad_options"  # too few or repeated options, or the answer is none of them
+    COPY = "copy"  # the output repeats its source
+    TOO_LONG = "too_long"  # the output is longer than the task type allows
+    TRIVIAL = "trivial"  # nothing is asked or answered (too short, answer repeats the question)
+    LEAKED_ANSWER = "leaked_answer"  # the instruction already states the response
+    WRONG_LANGUAGE = "wrong_language"  # the output is not in the language asked for
+    MARKER = "marker"  # a wire marker or placeholder is left in the text
+    REPETITIVE = "repetitive"  # the output repeats itself
+    # yield
+    OVER_TARGET = "over_target"  # accepted, but more than `--target` asked for
+
+
+def content_id(*parts: str) -> str:
+    """Return a 128-bit hex id of `parts`, each length-prefixed so that boundaries count."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:" % len(data))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def draw(seed: int, row: str, purpose: str) -> int:
+    """Return a 63-bit integer that depends on the three arguments only (no generator state)."""
+    digest = hashlib.blake2b(f"{seed}\x1f{purpose}\x1f{row}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a Document's text lies: `uri[start:end]` in characters; `parent` is the whole text's id."""
+
+    uri: str = ""
+    start: int = 0
+    end: int = 0
+    parent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A passage of source text. `meta` is a JSON object as text."""
+
+    id: str
+    text: str
+    source: Span = Span()
+    title: str = ""
+    language: str = ""
+    licence: str = ""
+    meta: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an Example comes from: a document span (`document`, `start`, `end`, `url`) or a dataset row."""
+
+    document: str = ""
+    start: int = 0
+    end: int = 0
+    dataset: str = ""
+    config: str = ""
+    split: str = ""
+    row: int = -1
+    licence: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How an Example was made: `template` is name#hash, `call` the ledger key, `parents` Example ids."""
+
+    method: str = ""
+    template: str = ""
+    model: str = ""
+    call: str = ""
+    seed: int = 0
+    parents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One task: `instruction` (with `{{context}}` where it quotes `context`) and its `response`."""
+
+    id: str
+    task: str
+    context: str
+    instruction: str
+    response: str
+    options: tuple[str, ...] = ()
+    answer_index: int | None = None
+    rationale: str = ""
+    source: Source = Source()
+    origin: Origin = Origin()
+    meta: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a filter says of one row; `score` is stored so that thresholds can be applied later."""
+
+    example: str
+    stage: str
+    filter: str
+    keep: bool
+    reason: Reason | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that left the river, with the reason and the evidence in one sentence."""
+
+    row: Document | Example
+    filter: str
+    reason: Reason
+    detail: str = ""
+    score: float | None = field(default=None)
+
+
+_SPAN = pa.struct([("uri", pa.string()), ("start", pa.int64()), ("end", pa.int64()), ("parent", pa.string())])
+_SOURCE = pa.struct(
+    [
+        ("document", pa.string()),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("dataset", pa.string()),
+        ("config", pa.string()),
+        ("split", pa.string()),
+        ("row", pa.int64()),
+        ("licence", pa.string()),
+        ("url", pa.string()),
+    ]
+)
+_ORIGIN = pa.struct(
+    [
+        ("method", pa.string()),
+        ("template", pa.string()),
+        ("model", pa.string()),
+        ("call", pa.string()),
+        ("seed", pa.int64()),
+        ("parents", pa.list_(pa.string())),
+    ]
+)
+DOCUMENT_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("text", pa.string()),
+        ("source", _SPAN),
+        ("title", pa.string()),
+        ("language", pa.string()),
+        ("licence", pa.string()),
+        ("meta", pa.string()),
+    ]
+)
+EXAMPLE_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("task", pa.string()),
+        ("context", pa.string()),
+        ("instruction", pa.string()),
+        ("response", pa.string()),
+        ("options", pa.list_(pa.string())),
+        ("answer_index", pa.int32()),
+        ("rationale", pa.string()),
+        ("source", _SOURCE),
+        ("origin", _ORIGIN),
+        ("meta", pa.string()),
+    ]
+)
+
+
+def dropped_schema(row: pa.Schema) -> pa.Schema:
+    """Return the schema of a stage's dropped rows: the row's own columns, then the verdict's."""
+    verdict = [
+        ("filter", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("score", pa.float64()),
+    ]
+    for name, kind in verdict:
+        row = row.append(pa.field(name, kind))
+    return row
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_struct(kind):
+        fields = [kind.field(i) for i in range(kind.num_fields)]
+        children = [_column([getattr(v, f.name) for v in values], f.type) for f in fields]
+        return pa.StructArray.from_arrays(children, fields=fields)
+    return pa.array(values, kind)
+
+
+def to_table(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
+    """Turn records (or Dropped records, for a dropped schema) into an Arrow table of `schema`."""
+    columns = []
+    for f in schema:
+        if rows and isinstance(rows[0], Dropped):
+            own = f.name in ("filter", "reason", "detail", "score")
+            values = [getattr(r if own else r.row, f.name) for r in rows]
+        else:
+            values = [getattr(r, f.name) for r in rows]
+        columns.append(_column(values, f.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def documents(table: pa.Table) -> Iterable[Document]:
+    """Read a table of DOCUMENT_SCHEMA (extra columns are ignored) back into Documents."""
+    spans = [Span(**s) for s in table["source"].to_pylist()]
+    names = ("id", "text", "title", "language", "licence", "meta")
+    plain = [table[n].to_pylist() for n in names]
+    for i, (text_id, text, title, language, licence, meta) in enumerate(zip(*plain, strict=True)):
+        yield Document(text_id, text, spans[i], title, language, licence, meta)
+
+
+def examples(table: pa.Table) -> Iterable[Example]:
+    """Read a table of EXAMPLE_SCHEMA (extra columns are ignored) back into Examples."""
+    columns = {n: table[n].to_pylist() for n in EXAMPLE_SCHEMA.names}
+    for i in range(table.num_rows):
+        row = {n: columns[n][i] for n in EXAMPLE_SCHEMA.names}
+        row["options"] = tuple(row["options"] or ())
+        row["source"] = Source(**row["source"])
+        origin = row["origin"]
+        origin["parents"] = tuple(origin["parents"] or ())
+        row["origin"] = Origin(**origin)
+        yield Example(**row)

@@ -1,0 +1,128 @@
+"""Conditional task generation (Bonito, arXiv 2402.18334): a passage and a task type make one request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import orjson
+
+from taskmill.calls import Completion, Request, Sampling, request
+from taskmill.record import Document, Dropped, Example, Origin, Reason, Source, content_id
+from taskmill.tasks import get
+from taskmill.tasks.base import Ask, Attributes, Draft, Rejected
+
+__all__ = ["Synthesis", "examples", "pose"]
+
+_NO_ATTRIBUTES = Attributes()
+
+REPLY_KEPT = 2000
+"""Characters of a rejected reply kept as evidence (the whole reply is in the ledger)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Synthesis:
+    """How requests are made: task types, protocol, sampling, seed and each type's attributes."""
+
+    tasks: tuple[str, ...]
+    protocol: str = "chat"
+    sampling: Sampling = Sampling()
+    max_new_tokens: int = 0
+    seed: int = 0
+    attributes: Mapping[str, Attributes] = field(default_factory=dict)
+
+
+def pose(how: Synthesis, model: str, document: Document, task: str, sample: int) -> Request | Dropped:
+    """Return the request for one (passage, task type, sample), or why the passage does not suit it."""
+    kind = get(task)
+    attributes = how.attributes.get(task, _NO_ATTRIBUTES)
+    ask = kind.ask(document, how.protocol, seed=how.seed, sample=sample, attributes=attributes)
+    if isinstance(ask, Rejected):
+        name = content_id(document.id, task, str(sample))
+        origin = Origin(method="bonito", model=model, seed=how.seed)
+        return _dropped(name, task, document, origin, ask)
+    s = how.sampling
+    tokens = how.max_new_tokens or ask.max_tokens
+    sampling = Sampling(s.temperature, s.top_p, tokens, ask.stop)
+    return request(
+        model, sampling, prompt=ask.prompt, messages=ask.messages, seed=how.seed, sample=sample, payload=ask
+    )
+
+
+def requests(
+    how: Synthesis, model: str, documents: Iterable[Document], samples: int
+) -> Iterator[Request | Dropped]:
+    """Yield the requests for all passages: a passage's task types stand together and share its prefix."""
+    for document in documents:
+        for task in how.tasks:
+            for sample in range(samples):
+                yield pose(how, model, document, task, sample)
+
+
+def examples(model: str, asked: Request, completion: Completion) -> Iterator[Example | Dropped]:
+    """Turn a completion into examples; whatever cannot become one is Dropped with its reason."""
+    ask: Ask = asked.payload
+    origin = Origin(method="bonito", template=ask.template, model=model, call=completion.key, seed=ask.seed)
+    document = ask.document
+    for i, outcome in enumerate(_outcomes(ask, completion)):
+        if isinstance(outcome, Draft):
+            yield _example(outcome, ask, origin)
+        else:
+            name = content_id(completion.key, str(i))
+            yield _dropped(name, ask.task, document, origin, outcome, completion.text)
+
+
+def _outcomes(ask: Ask, completion: Completion) -> list[Draft | Rejected]:
+    if completion.finish == "error":
+        return [Rejected(Reason.CALL_FAILED, completion.error)]
+    text = completion.text
+    if completion.finish == "length":
+        # Only whole lines count: the line on which the reply was cut off is left out.
+        text = text.rpartition("\n")[0]
+        if not text.strip():
+            return [Rejected(Reason.TRUNCATED, "the reply was cut off before its first line ended")]
+    outcomes = get(ask.task).parse(text, ask)
+    if completion.finish == "length" and not any(isinstance(o, Draft) for o in outcomes):
+        return [Rejected(Reason.TRUNCATED, "the reply was cut off before it was complete")]
+    return outcomes
+
+
+def _source(document: Document) -> Source:
+    span = document.source
+    return Source(
+        document=document.id, start=span.start, end=span.end, licence=document.licence, url=span.uri
+    )
+
+
+def _example(draft: Draft, ask: Ask, origin: Origin) -> Example:
+    document = ask.document
+    context = document.text.strip()
+    name = content_id(ask.task, context, draft.instruction, draft.response, *draft.options)
+    meta = {"raw": dict(draft.raw)} if draft.raw else {}
+    if document.language:
+        meta["language"] = document.language  # type: ignore[assignment]
+    if draft.template:
+        origin = replace(origin, template=draft.template)
+    return Example(
+        name,
+        ask.task,
+        context,
+        draft.instruction,
+        draft.response,
+        draft.options,
+        draft.answer_index,
+        draft.rationale,
+        _source(document),
+        origin,
+        orjson.dumps(meta).decode() if meta else "{}",
+    )
+
+
+def _dropped(
+    name: str, task: str, document: Document, origin: Origin, why: Rejected, reply: str = ""
+) -> Dropped:
+    meta = orjson.dumps({"reply": reply[:REPLY_KEPT]}).decode() if reply else "{}"
+    row = Example(
+        name, task, document.text.strip(), "", "", source=_source(document), origin=origin, meta=meta
+    )
+    return Dropped(row, "synthesize", why.reason, why.detail)

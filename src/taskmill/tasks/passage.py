@@ -1,0 +1,265 @@
+"""Reading a passage: words, sentences, key words, exact and forgiving search for spans, overlap.
+
+Works without assuming spaces between words: in scripts written without them (Thai, Lao, Myanmar,
+Khmer, kana, Han) every character counts as a word. Everything here is linear in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from taskmill.record import Document, draw
+
+__all__ = [
+    "answer_sentence",
+    "answer_span",
+    "content",
+    "copied",
+    "draw_sentence",
+    "find_span",
+    "keyword",
+    "nearest_sentence",
+    "one_line",
+    "pick",
+    "sentences",
+    "share",
+    "snap_span",
+    "spans",
+    "words",
+]
+
+_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+# Punctuation is listed, not word characters: \w lacks the vowel signs of Indic scripts.
+_PUNCTUATION = (
+    r"\s!-/:-@\[-^`{-~\u00a1-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u060c\u061b\u061f\u06d4"
+    r"\u0964\u0965\u2000-\u206f\u3000-\u303f\u30fb\ufe30-\ufe4f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
+)
+WORD = re.compile(rf"[{_UNSPACED}]|[^{_PUNCTUATION}{_UNSPACED}]+")
+_ONE = re.compile(rf"[{_UNSPACED}]")
+_BREAK = re.compile(
+    r"[.!?…]['\"”’»)\]]*(\s+)(?=[^\s\u0061-\u007a])"  # spaced scripts: an ender, then not a small letter
+    r"|[。！？｡](?:[」』”’）]*)(\s*)"  # CJK enders need no space
+    r"|[।॥۔؟]\s*()"  # Devanagari danda, Urdu full stop, Arabic question mark
+    r"|()\n[ \t]*\n\s*"  # an empty line
+)
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|cf|vs|etc|Dr|Mr|Mrs|Ms|St|Prof|No|Fig|Eq|al|approx|bzw|z\.B|d\.h|p\.ej)|\b[A-Z])\.$"
+)
+_STOP = frozenset(
+    "about above after again also although among another because been before being below between both "
+    "cannot could does doing done down during each either else even ever every from have having here into "
+    "itself just like made make many might more most much must neither never only other otherwise over "
+    "said same shall should since some such than that their them then there these they this those through "
+    "thus under until upon very were what when where whether which while whom whose will with within "
+    "without would your the and for are was has had not but its may can any all one two who how why did "
+    "you his her she him our out off own too yes get got let use used using passage text question answer "
+    "sentence statement following according 的 了 是 在 の は に を が と で て る し た".split()
+)
+_COPULA = re.compile(r"^[\"'”’*`)\]]*[\s,:]*(?:(?:is|are|was|were|means|may|can|that|which)\s+)?", re.I)
+_WRAP = "\"'“”‘’«»„`*_ \t\n\r"
+
+
+def words(text: str) -> list[str]:
+    """Return the lower-cased words; a character of an unspaced script is a word of its own."""
+    return WORD.findall(text.casefold())
+
+
+def one_line(text: str) -> str:
+    """Return the text with every run of white space turned into one space."""
+    return " ".join(text.split())
+
+
+def sentences(text: str) -> list[str]:
+    """Split at sentence enders of any script and at empty lines; each is an exact substring of `text`.
+
+    Known abbreviations and single initials do not end a sentence. Thai is split at empty lines only.
+    """
+    found, start = [], 0
+    for gap in _BREAK.finditer(text):
+        piece = text[start : gap.end()].strip()
+        # Only the last characters are searched: a long sentence must not be read again at each gap.
+        if piece and not (gap[1] and _ABBREVIATION.search(piece[-12:])):
+            found.append(piece)
+            start = gap.end()
+    rest = text[start:].strip()
+    return [*found, rest] if rest else found
+
+
+def _key(word: str) -> str:
+    # Chosen: five letters stand for the word, so that inflection is no difference ("raised", "raises").
+    return word[:5]
+
+
+def content(text: str) -> set[str]:
+    """Return the keys of the words that carry content: not stop words, three letters or more.
+
+    Words outside ASCII count from the first letter on, because scripts differ in what three letters say.
+    """
+    return {_key(w) for w in words(text) if w not in _STOP and (len(w) > 2 or not w.isascii())}
+
+
+def share(part: str, whole: str) -> float:
+    """Return the share of the content words of `part` that also stand in `whole` (0 if it has none)."""
+    own = content(part)
+    return len(own & content(whole)) / len(own) if own else 0.0
+
+
+def answer_sentence(question: str, text: str) -> str:
+    """Return the sentence of the passage that answers a question by its words, or "".
+
+    It must hold two thirds of the question's content words, and more of them than any other (chosen:
+    a bare question is worth keeping only where its answer is not in doubt).
+    """
+    asked = content(question)
+    if not asked:
+        return ""
+    ranked = sorted(((len(asked & content(s)), s) for s in sentences(text)), key=lambda r: r[0])
+    if not ranked or 3 * ranked[-1][0] < 2 * len(asked):
+        return ""
+    return "" if len(ranked) > 1 and ranked[-2][0] == ranked[-1][0] else ranked[-1][1]
+
+
+def nearest_sentence(answer: str, text: str) -> str:
+    """Return the sentence that `answer` only retells with a word changed, or "".
+
+    Four fifths of the words of each must be the other's (chosen: less is another statement).
+    """
+    own = set(words(answer))
+    if len(own) < 5:
+        return ""
+    for sentence in sentences(text):
+        theirs = set(words(sentence))
+        if 5 * len(own & theirs) >= 4 * max(len(own), len(theirs)):
+            return sentence
+    return ""
+
+
+def answer_span(question: str, text: str) -> str:
+    """Return what the answering sentence says after the question's last word, or the whole sentence."""
+    sentence = answer_sentence(question, text)
+    asked = content(question)
+    places = [m for m in WORD.finditer(sentence) if _key(m[0].casefold()) in asked]
+    if not places:
+        return sentence
+    rest = _COPULA.sub("", sentence[places[-1].end() :]).strip(" .,;:!?)\"'”’*`")
+    return rest if len(words(rest)) > 1 else sentence
+
+
+def keyword(text: str) -> str:
+    """Return the longest content word (the first of equals), as it is written; "" for text without words."""
+    best = ""
+    for found in WORD.finditer(text):
+        word = found[0]
+        if len(word) > len(best) and word.casefold() not in _STOP:
+            best = word
+    return best or text.strip()[:20]
+
+
+def copied(part: str, whole: str) -> tuple[int, float]:
+    """Return (longest copied run in words, share of 4-grams of `part` that stand in `whole`).
+
+    A run is a chain of copied 4-grams; runs under four words count as zero.
+    """
+    own, other = words(part), words(whole)
+    grams = set(zip(other, other[1:], other[2:], other[3:], strict=False))
+    longest = run = hits = total = 0
+    for gram in zip(own, own[1:], own[2:], own[3:], strict=False):
+        total += 1
+        run = run + 1 if gram in grams else 0
+        hits += run > 0
+        longest = max(longest, run)
+    return (longest + 3 if longest else 0), (hits / total if total else 0.0)
+
+
+def _is_boundary(text: str, at: int) -> bool:
+    # Between two letters or digits of a spaced script there is no boundary.
+    if not 0 < at < len(text):
+        return True
+    before, after = text[at - 1], text[at]
+    if not (before.isalnum() and after.isalnum()):
+        return True
+    return _ONE.match(before) is not None or _ONE.match(after) is not None
+
+
+def _find(needle: str, text: str) -> tuple[int, int] | None:
+    at = text.find(needle) if needle else -1
+    while at >= 0:
+        if _is_boundary(text, at) and _is_boundary(text, at + len(needle)):
+            return at, at + len(needle)
+        at = text.find(needle, at + len(needle))
+    return None
+
+
+def find_span(answer: str, text: str) -> tuple[int, int] | None:
+    """Return (start, end) of the first exact occurrence that does not cut through a word, or None."""
+    return _find(answer, text)
+
+
+def snap_span(answer: str, text: str) -> str | None:
+    """Return the substring of `text` that says what `answer` says, or None.
+
+    Differences in case, spacing, punctuation and quotes are ignored; words and their order are not.
+    """
+    bare = answer.strip(_WRAP)
+    for candidate in (answer.strip(), bare, bare.rstrip(".,;:!?。")):
+        if candidate and _find(candidate, text):
+            return candidate
+    wanted = words(bare)
+    if not wanted or len(wanted) > len(text):
+        return None
+    places = [(m.start(), m.end(), m[0].casefold()) for m in WORD.finditer(text)]
+    # A run of words is found by substring search in the words joined by a character no word holds.
+    stream = " " + " ".join(p[2] for p in places) + " "
+    at = stream.find(" " + " ".join(wanted) + " ")
+    if at < 0:
+        return None
+    first = stream.count(" ", 0, at + 1) - 1
+    return text[places[first][0] : places[first + len(wanted) - 1][1]]
+
+
+_PHRASE = re.compile(
+    r"[\"“«「]([^\"”»」\n]{2,40})[\"”»」]"  # a quoted term
+    r"|(?<![\w.])(\d[\d.,:]*\d?(?:\s?%|\s[a-z]{3,12})?)"  # a number, with its unit
+    r"|(?<=[a-z,;:] )([A-Z][\w'-]+(?: (?:of |de |the )?[A-Z][\w'-]+){0,3})"  # a name inside a sentence
+    r"|\b(?:an?|the|The|An?|its|their|every|each) ((?:[a-z][\w-]+ ){1,2}[a-z][\w-]{3,})(?=[,.;:)]| (?:is|are|was|were|of|that|which|in|to|and|or)\b)"
+)
+
+
+def spans(text: str) -> list[str]:
+    """Return short phrases a question may ask for: quoted terms, numbers, names, noun phrases (Latin scripts).
+
+    Text without any of them yields its longest words. Each stands in `text` as it is, none twice.
+    """
+    found: dict[str, None] = {}
+    for match in _PHRASE.finditer(text):
+        phrase = next(g for g in match.groups() if g)
+        found[phrase.strip(" .,:;")] = None
+    if len(found) < 4:
+        long = sorted({w for w in WORD.findall(text) if w.casefold() not in _STOP and len(w) > 3})
+        long.sort(key=len, reverse=True)
+        found.update(dict.fromkeys(long[: 4 - len(found)]))
+    return [phrase for phrase in found if phrase]
+
+
+def draw_sentence(document: Document, seed: int, sample: int, purpose: str) -> str:
+    """Return a sentence of the passage on one line, another for each sample, or "" if none will do.
+
+    It has 5 to 40 words (chosen: shorter says too little, longer is a list or a table) and ends as
+    sentences do, if any of the passage's sentences does.
+    """
+    fit = [s for s in sentences(document.text) if 5 <= len(words(s)) <= 40]
+    ended = [s for s in fit if s.rstrip("\"'”’»)]」』")[-1:] in ".!?。！？।॥۔؟…"]
+    order = list(pick(ended or fit, seed, document.id, purpose))
+    return one_line(order[sample % len(order)]) if order else ""
+
+
+def pick(items: list[str], seed: int, row: str, purpose: str) -> Iterator[str]:
+    """Yield all items once, in an order drawn from (seed, row, purpose)."""
+    left = list(items)
+    number = draw(seed, row, purpose)
+    while left:
+        number, at = divmod(number, len(left))
+        yield left.pop(at)
+        if not number:
+            number = draw(seed, row, f"{purpose} {len(left)}")

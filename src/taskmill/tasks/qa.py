@@ -1,0 +1,58 @@
+"""Question answering without choices: the answer is in the model's own words, grounded in the passage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from taskmill.record import Example, Reason
+from taskmill.tasks.base import Ask, Draft, Rejected, TaskType, first_line
+from taskmill.tasks.exqa import sample_question
+from taskmill.tasks.metrics import squad_f1
+from taskmill.tasks.passage import answer_sentence, one_line, words
+from taskmill.tasks.rules import asks, clean, first_question, leaked, needs_context, on_topic, opens_with_wh, question_of
+
+__all__ = ["QuestionAnswering"]
+
+
+class QuestionAnswering(TaskType):
+    """A question about the passage with a short free answer."""
+
+    name = "qa"
+    title = "question answering without choices"
+    parts = ("question", "answer")
+    metric = "squad_f1"
+    max_tokens = 128
+
+    def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
+        """A question without answer takes the sentence that holds it."""
+        question, rest = first_question(reply.get("question", ""))
+        given = first_line(reply.get("answer", "") or rest)
+        answer = given or one_line(answer_sentence(question, ask.document.text))
+        if not question or not answer:
+            return Rejected(Reason.MALFORMED, "the reply lacks a question or an answer")
+        instruction, template = self.instruction(ask, question=question)
+        return Draft(instruction, answer, template=template)
+
+    def check(self, example: Example) -> Rejected | None:
+        """The question asks about the passage; half of the answer's content words are the passage's.
+
+        Half: chosen, an answer in own words still names the passage's things.
+        """
+        wrong = clean(example) or needs_context(example) or asks(example) or leaked(example)
+        if wrong:
+            return wrong
+        question = question_of(example.instruction)
+        if opens_with_wh(question) and words(example.response) in (["yes"], ["no"]):
+            return Rejected(Reason.TRIVIAL, f"{example.response!r} does not answer a wh-question")
+        if len(example.response) > max(len(example.context), 40):
+            return Rejected(Reason.TOO_LONG, "the answer is longer than the passage")
+        return on_topic(question, example) or on_topic(example.response, example, 0.5)
+
+    def grade(self, prediction: str, example: Example) -> float:
+        """Token F1 after SQuAD normalisation."""
+        return squad_f1(prediction, [example.response])
+
+    def sample(self, ask: Ask) -> dict[str, str]:
+        """Ask how a sentence ends."""
+        question, answer = sample_question(one_line(ask.document.text))
+        return {"question": question, "answer": answer}

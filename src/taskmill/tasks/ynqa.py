@@ -1,0 +1,69 @@
+"""Yes-no question answering."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from taskmill.record import Document, Example, Reason
+from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
+from taskmill.tasks.labels import LabelType, choose, label_fields
+from taskmill.tasks.passage import draw_sentence, keyword, words
+from taskmill.tasks.rules import asks, first_question, on_topic, opens_with_wh, question_of
+
+__all__ = ["YesNoQA"]
+
+
+class YesNoQA(LabelType):
+    """A question about the passage that yes or no answers; user labels may add "maybe"."""
+
+    name = "ynqa"
+    title = "yes-no question answering"
+    parts = ("question", "answer")
+    labels = ("Yes", "No")
+    meanings = (
+        ("yes", "true", "correct", "y", "relevant", "ja", "oui", "sí", "是"),
+        ("no", "false", "incorrect", "n", "irrelevant", "not relevant", "nein", "non", "不是", "否"),
+        ("maybe", "unknown", "unclear", "inconclusive", "not sure"),
+    )
+    surfaces = (("Yes", "No"), ("True", "False"), ("Yes", "No", "Maybe"))
+
+    def draw(
+        self, document: Document, seed: int, sample: int, attributes: Attributes
+    ) -> Mapping[str, str] | Rejected:
+        """Draw the answer, so that labels are balanced, and the sentence to ask about."""
+        labels = attributes.labels or self.labels
+        drawn = self.draw_index(document, seed, sample, len(labels))
+        sentence = draw_sentence(document, seed, sample, "ynqa sentence")
+        return label_fields(labels, drawn, sentence=sentence)
+
+    def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
+        """The answer is the model's own if it gives one, else the drawn one."""
+        question, _ = first_question(reply.get("question", ""))
+        if not question:
+            return Rejected(Reason.MALFORMED, "the reply lacks a question")
+        labels = ask.attributes.labels or self.labels
+        answer = first_line(reply.get("answer", "")) or ask.fields.get("label", "")
+        index = choose(answer, labels, self.meanings)
+        if index is None:
+            return Rejected(Reason.OFF_LABEL, f"{answer[:40]!r} is none of {', '.join(labels)}")
+        return self.labelled(ask, labels, index, answer, question=question)
+
+    def check(self, example: Example) -> Rejected | None:
+        """The question asks about the passage, and not with a wh-word, which yes or no cannot answer."""
+        wrong = super().check(example) or asks(example)
+        if wrong:
+            return wrong
+        question = question_of(example.instruction)
+        if opens_with_wh(question):
+            return Rejected(Reason.NOT_A_QUESTION, f"yes or no does not answer {question[:60]!r}")
+        if len(words(question)) < 4:
+            return Rejected(Reason.TRIVIAL, f"the question {question[:40]!r} is too short")
+        return on_topic(question, example)
+
+    def sample(self, ask: Ask) -> dict[str, str]:
+        """Ask whether the passage mentions a word of its."""
+        labels = ask.attributes.labels or self.labels
+        return {
+            "question": f"Does the passage mention “{keyword(ask.document.text)}”?",
+            "answer": ask.fields.get("label", labels[0]),
+        }

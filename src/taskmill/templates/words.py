@@ -1,0 +1,94 @@
+"""Load `tasks.yaml` and render its wordings. Undefined slots are errors; templates reach no Python object."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import minijinja
+import yaml
+
+from taskmill.errors import ConfigError
+from taskmill.record import Document
+
+__all__ = ["ask", "instruction", "load", "register"]
+
+_extra: dict[str, dict[str, Any]] = {}
+
+
+@cache
+def load() -> dict[str, dict[str, Any]]:
+    """Return the wordings of all built-in task types: {task: {"ask": str, "instruction": [str, …]}}."""
+    loaded: dict[str, dict[str, Any]] = yaml.safe_load(
+        files("taskmill.templates").joinpath("tasks.yaml").read_text("utf-8")
+    )
+    return loaded
+
+
+def register(task: str, ask: str, instruction: list[str]) -> None:
+    """Add the wordings of a task type that lives outside the package.
+
+    The passage is put in front of `ask`, unless `ask` has a `{{ passage }}` slot of its own.
+    """
+    _extra[task] = {"ask": ask, "instruction": instruction}
+    _environment.cache_clear()
+
+
+def _quoted_passage(passage: str) -> str:
+    # The same for every task type, so that an engine's prefix cache reads a passage once for all of them.
+    return f"Passage:\n{passage}\n\n"
+
+
+@cache
+def _environment() -> tuple[minijinja.Environment, dict[str, tuple[str, int, bool]]]:
+    """Return the compiled templates and, per task: version hash, number of wordings, passage goes in front."""
+    environment = minijinja.Environment(undefined_behavior="strict", keep_trailing_newline=False)
+    versions = {}
+    for task, entry in {**load(), **_extra}.items():
+        environment.add_template(f"{task}/ask", entry["ask"].strip())
+        for i, wording in enumerate(entry["instruction"]):
+            # The placeholder is not a template slot: it stays in the instruction as it is.
+            text = wording.strip().replace("{{context}}", "{% raw %}{{context}}{% endraw %}")
+            environment.add_template(f"{task}/{i}", text)
+        source = "\x1f".join([entry["ask"], *entry["instruction"]])
+        version = hashlib.blake2b(source.encode(), digest_size=4).hexdigest()
+        own = "passage" in environment.undeclared_variables_in_template(f"{task}/ask")
+        versions[task] = (version, len(entry["instruction"]), not own)
+    return environment, versions
+
+
+def _find(task: str) -> tuple[minijinja.Environment, str, int, bool]:
+    environment, versions = _environment()
+    if task not in versions:
+        raise ConfigError(
+            f"task type {task!r} has no wordings; add it to templates/tasks.yaml or register them"
+        )
+    return environment, *versions[task]
+
+
+def ask(
+    task: str, document: Document, fields: Mapping[str, str], attributes: Any, labels: tuple[str, ...]
+) -> tuple[str, str]:
+    """Return (chat prompt, template name#hash) for a passage."""
+    environment, version, _, in_front = _find(task)
+    passage = document.text.strip()
+    text = environment.render_template(
+        f"{task}/ask",
+        passage=passage,
+        title=document.title,
+        labels=list(labels),
+        language=attributes.language,
+        count=attributes.count,
+        **fields,
+    )
+    return (_quoted_passage(passage) + text if in_front else text), f"{task}/ask#{version}"
+
+
+def instruction(task: str, choice: int, slots: Mapping[str, str]) -> tuple[str, str]:
+    """Return (instruction, template name#hash) in wording `choice` modulo the number of wordings."""
+    environment, version, wordings, _ = _find(task)
+    i = choice % wordings
+    return environment.render_template(f"{task}/{i}", **slots), f"{task}/{i}#{version}"

@@ -1,0 +1,51 @@
+"""Shared fixtures. The suite runs offline: a connection that leaves this machine is an error."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+PASSAGES = [
+    "The yield statement turns a function into a generator. Each call of next() runs it to the next yield.",
+    "A tuple is an immutable sequence. It is often used for small groups of values that belong together.",
+    "Decorators wrap a function in another one. They are written with an at sign above the definition.",
+    "The garbage collector frees objects that nothing refers to. Reference counts are kept for each object.",
+    "Import statements load a module once. Later imports find it in the table of loaded modules.",
+    "An exception travels up the call stack until a handler matches it. Without a handler the program ends.",
+]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test connects to {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """A folder of six short text files."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for i, passage in enumerate(PASSAGES):
+        (folder / f"{i}.txt").write_text(passage)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of shared real datasets, or a skip with the reason."""
+    places = [os.environ.get("TASKMILL_DATA"), Path(__file__).parents[2] / "shared" / "data"]
+    for place in places:
+        if place and (Path(place) / "CATALOG.json").exists():
+            return Path(place)
+    pytest.skip("no shared datasets here: set TASKMILL_DATA to their folder")

@@ -1,0 +1,89 @@
+"""One dataclass gives flags, YAML and checks; a typo is an error that names the nearest key."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from taskmill.config import build, difference, load_yaml, merge, options, override, to_mapping
+from taskmill.errors import ConfigError
+from taskmill.recipes.synth import SynthConfig
+
+
+@dataclass(frozen=True)
+class Inner:
+    width: int = field(default=3, metadata={"help": "how wide"})
+    mode: str = field(default="fast", metadata={"choices": ("fast", "slow")})
+
+
+@dataclass(frozen=True)
+class Outer:
+    names: tuple[str, ...] = ("a",)
+    share: float = 0.5
+    on: bool = False
+    seed: int = 0
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    inner: Inner = field(default_factory=Inner)
+
+
+def test_partial_mappings_keep_the_other_defaults():
+    built = build(Outer, {"inner": {"width": "7"}, "names": "x, y"})
+    assert built == Outer(names=("x", "y"), inner=Inner(width=7))
+
+
+def test_every_default_round_trips():
+    assert build(Outer, to_mapping(Outer())) == Outer()
+    assert build(SynthConfig, to_mapping(SynthConfig())) == SynthConfig()
+
+
+@pytest.mark.parametrize(
+    ("mapping", "words"),
+    [
+        ({"nmaes": []}, "unknown key 'nmaes'. Did you mean 'names'"),
+        ({"inner": {"widht": 1}}, "unknown key 'inner.widht'. Did you mean 'width'"),
+        ({"inner": 3}, "inner is a section"),
+        ({"inner": {"mode": "medium"}}, "'medium' is none of fast, slow"),
+        ({"inner": {"width": "many"}}, "inner.width: expected a whole number"),
+        ({"inner": {"width": 1.5}}, "expected a whole number"),
+        ({"inner": {"width": -1}}, "0 or more"),
+        ({"on": "perhaps"}, "expected true or false"),
+        ({"share": None}, "expected a number"),
+        ({"labels": ["a"]}, "expected a mapping"),
+    ],
+)
+def test_wrong_input_is_named(mapping, words):
+    with pytest.raises(ConfigError) as raised:
+        build(Outer, mapping)
+    assert words in str(raised.value)
+
+
+def test_mappings_merge_and_lists_replace():
+    assert merge({"a": {"b": 1, "c": [1, 2]}}, {"a": {"c": [3]}}) == {"a": {"b": 1, "c": [3]}}
+
+
+def test_overrides_are_dotted_yaml():
+    assert override(["a.b=3", "a.c=[x, y]", "d=true"]) == {"a": {"b": 3, "c": ["x", "y"]}, "d": True}
+    with pytest.raises(ConfigError, match="write key=value"):
+        override(["seed"])
+
+
+def test_flags_are_unique_and_documented():
+    found = options(SynthConfig)
+    flags = [o.flag for o in found]
+    assert len(flags) == len(set(flags))
+    assert [o.path for o in found if not o.help] == []
+
+
+def test_difference_names_the_leaves():
+    assert difference({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}) == ["a.b: 1 → 3"]
+
+
+def test_yaml_files_must_be_mappings(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("- 1\n")
+    with pytest.raises(ConfigError, match="must hold a mapping"):
+        load_yaml(path)
+    path.write_text("a: [\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml is not YAML"):
+        load_yaml(path)
+    with pytest.raises(ConfigError, match="cannot read"):
+        load_yaml(tmp_path / "absent.yaml")
