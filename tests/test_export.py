@@ -323,7 +323,8 @@ def check_dataset_info(folder):
 
 
 @pytest.mark.parametrize("format", COLUMNS)
-def test_trainer_files_fit_the_rows(run, tmp_path, format):
+def test_trainer_files_fit_the_rows(run, tmp_path, format, monkeypatch):
+    datasets = pytest.importorskip("datasets")
     out = tmp_path / "out"
     export_run(run, out, format, split=0.25)
     assert list(check_dataset_info(out)) == ["my-run-b", "my-run-b_test"]
@@ -342,7 +343,16 @@ def test_trainer_files_fit_the_rows(run, tmp_path, format):
         return
     trl = yaml.safe_load((out / "trl.yaml").read_text("utf-8"))
     assert trl.get("assistant_only_loss", False) is (format in ("messages", "sharegpt"))
-    assert trl["dataset_name"] == "."
+    (source,) = trl["datasets"]
+    monkeypatch.chdir(out)
+    loaded = datasets.load_dataset(
+        source["path"],
+        data_files=source["data_files"],
+        split=source["split"],
+        cache_dir=str(tmp_path / "cache"),
+    )
+    assert loaded.num_rows == len(lines(out / "train.jsonl"))
+    assert source["columns"] == COLUMNS[format]
 
 
 def test_folders_are_byte_identical_and_free_of_leftovers(run, tmp_path):

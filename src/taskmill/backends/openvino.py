@@ -85,10 +85,10 @@ class OpenVINO:
         scheduler.cache_size = CACHE_GB
         try:
             self._pipe = genai.ContinuousBatchingPipeline(str(path), scheduler, "CPU", {})
-        except RuntimeError as error:
-            raise BackendError(
-                f"OpenVINO cannot load {path}: {str(error).strip().splitlines()[0]}"
-            ) from error
+        except Exception as error:
+            # The loader's C++ errors arrive as RuntimeError, IndexError and others.
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise BackendError(f"OpenVINO cannot load {path}: {line}") from error
         self._genai = genai
         self._tokenizer = self._pipe.get_tokenizer()
         self._next = 0

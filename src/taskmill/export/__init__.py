@@ -116,7 +116,7 @@ def _write_folder(rows: Rows, run: Path, out: Path, format: str, licence: str) -
     }
     name = slug(str(read_json(run / "manifest.json").get("name") or run.resolve().name))
     card = Card(run, name, format, rows, counts, patterns, licence)
-    texts = {**trainers.configs(name, format, rows.splits), "README.md": card.text()}
+    texts = {**trainers.configs(name, format, patterns, rows.layout_columns), "README.md": card.text()}
     for file, text in texts.items():
         atomic_write(out / file, text.encode())
     written = (*(path for paths in placed.values() for path in paths), *(out / file for file in texts))

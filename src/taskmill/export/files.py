@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taskmill.export.rows import Row, to_batch
+from taskmill.export.rows import Columns, to_batch
 from taskmill.store import sync_directory, write_point
 
 __all__ = ["SHARD_ROWS", "DataFiles", "clear_leftovers"]
@@ -106,19 +106,24 @@ class DataFiles:
         name = f"{self._parquet.stem}-{len(self._shards):05}.parquet"
         self._shards.append(_ParquetFile(self._parquet.with_name(name), self._schema))
 
-    def add(self, rows: list[Row]) -> None:
-        """Append rows."""
-        self.rows += len(rows)
+    def add(self, columns: Columns) -> None:
+        """Append rows, given as columns of equal length."""
         if self._lines:
+            names = list(columns)
+            rows = (dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True))
             self._lines.handle.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
-        while self._shards and rows:
-            room = self._limit - self._shards[-1].rows if self._limit else len(rows)
-            if room:
-                self._shards[-1].add(to_batch(rows[:room], self._schema))
-            rows = rows[room:]
-            if rows:
+        self.rows += len(columns["id"])
+        if self._shards:
+            self._add_batch(to_batch(columns, self._schema))
+
+    def _add_batch(self, batch: pa.RecordBatch) -> None:
+        while batch.num_rows:
+            if self._limit and self._shards[-1].rows == self._limit:
                 self._shards[-1].finish()
                 self._open_shard()
+            room = self._limit - self._shards[-1].rows if self._limit else batch.num_rows
+            self._shards[-1].add(batch.slice(0, room))
+            batch = batch.slice(room)
 
     def finish(self) -> None:
         """Make what was written durable, still under the temporary names."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,10 @@ from taskmill.record import Reason, draw
 from taskmill.registry import nearest
 from taskmill.render import FORMATS, turn_problem
 
-__all__ = ["OWN_COLUMNS", "Row", "Rows", "schema_of", "to_batch"]
+__all__ = ["OWN_COLUMNS", "Columns", "Rows", "schema_of", "to_batch"]
 
 Row = dict[str, Any]
+Columns = dict[str, list[Any]]
 
 OWN_COLUMNS = ("id", "task_type", "source", "meta")
 """Our own columns. All are strings: no loader can infer another type from a lucky first row."""
@@ -49,15 +51,14 @@ def schema_of(format: str) -> pa.Schema:
     return pa.schema([*own, *((name, pa.string()) for name in OWN_COLUMNS)])
 
 
-def to_batch(rows: list[Row], schema: pa.Schema) -> pa.RecordBatch:
-    """Turn rows into an Arrow batch (chats are built from flat columns: four times the speed)."""
-    columns = []
+def to_batch(columns: Columns, schema: pa.Schema) -> pa.RecordBatch:
+    """Turn columns into an Arrow batch (chats are built from flat columns: four times the speed)."""
+    arrays = []
     for field in schema:
-        values = [row[field.name] for row in rows]
-        columns.append(
-            pa.array(values, field.type) if pa.types.is_string(field.type) else _chats(values, field.type)
-        )
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+        values = columns[field.name]
+        flat = pa.types.is_string(field.type)
+        arrays.append(pa.array(values, field.type) if flat else _chats(values, field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _chats(chats: list[list[dict[str, str]]], kind: pa.ListType) -> pa.ListArray:
@@ -72,50 +73,61 @@ def _chats(chats: list[list[dict[str, str]]], kind: pa.ListType) -> pa.ListArray
 
 
 class Rows:
-    """The rows of an export, a batch at a time, with counts of what was taken and refused."""
+    """The rows of an export, a batch of columns at a time, with counts of what was taken and refused."""
 
     def __init__(
         self, files: list[Path], format: str, *, thinking: bool = False, test_share: float = 0.0
     ) -> None:
         self.schema = schema_of(format)
+        self.layout_columns: list[str] = self.schema.names[: -len(OWN_COLUMNS)]
+        self.splits = ("train", "test") if test_share else ("train",)
         self.refused: Counter[str] = Counter()
         self.licences: Counter[str] = Counter()
         self.tasks: Counter[str] = Counter()
         self.templates: Counter[str] = Counter()
         self.models: Counter[str] = Counter()
-        self.splits = ("train", "test") if test_share else ("train",)
         self._files = files
         self._layout = FORMATS[format]
         self._thinking = thinking
         # Compared with 63-bit hashes.
         self._test_below = int(test_share * (1 << 63))
 
-    def __iter__(self) -> Iterator[dict[str, list[Row]]]:
-        """Yield, per batch, the rows of each of `splits`: train and, if a share was asked for, test."""
+    def __iter__(self) -> Iterator[dict[str, Columns]]:
+        """Yield, per batch, the columns of each of `splits`: train and, if a share was asked for, test."""
         for batch in batches(self._files):
-            splits: dict[str, list[Row]] = {name: [] for name in self.splits}
-            taken: list[tuple[str, str, str, str]] = []
-            for example, source, origin in _read(batch):
-                row = self._layout(example, thinking=self._thinking)
-                problem = _problem(row)
-                if problem:
-                    self.refused[problem] += 1
-                    continue
-                get = origin.get
-                taken.append((source.get("licence", ""), example.task, get("template", ""), get("model", "")))
-                row["id"] = example.id
-                row["task_type"] = example.task
-                row["source"] = _locator(source)
-                row["meta"] = orjson.dumps(_meta(example, source, origin)).decode()
-                splits[self._split(source.get("document") or example.id)].append(row)
-            counters = (self.licences, self.tasks, self.templates, self.models)
-            for counter, values in zip(counters, zip(*taken, strict=True), strict=False):
-                counter.update(values)
-            yield splits
+            texts = [_Texts._make(row) for row in zip(*_lists(batch, _Texts._fields), strict=True)]
+            rows = [self._layout(row, thinking=self._thinking) for row in texts]
+            problems = [_problem(row) for row in rows]
+            if any(problems):
+                self.refused.update(problem for problem in problems if problem)
+                taken = [problem is None for problem in problems]
+                batch = batch.filter(pa.array(taken))
+                rows = list(compress(rows, taken))
+            sources, origins = _structs(batch.column("source")), _structs(batch.column("origin"))
+            self._count(batch, sources, origins)
+            columns = {name: [row[name] for row in rows] for name in self.layout_columns}
+            columns["id"], columns["task_type"] = _lists(batch, ("id", "task"))
+            columns["source"] = [_locator(source) for source in sources]
+            columns["meta"] = _metas(batch, sources, origins)
+            yield self._divide(columns, sources)
 
-    def _split(self, group: str) -> str:
-        """Return the split of a passage: by its hash, so that no passage is in both."""
-        return "test" if self._test_below and draw(0, group, "split") < self._test_below else "train"
+    def _count(self, batch: pa.RecordBatch, sources: list[Row], origins: list[Row]) -> None:
+        self.tasks.update(batch.column("task").to_pylist())
+        self.licences.update([source.get("licence", "") for source in sources])
+        self.templates.update([origin.get("template", "") for origin in origins])
+        self.models.update([origin.get("model", "") for origin in origins])
+
+    def _divide(self, columns: Columns, sources: list[Row]) -> dict[str, Columns]:
+        """Divide rows among the splits by the hash of their passage, so that no passage is in both."""
+        if not self._test_below:
+            return {"train": columns}
+        passages = [source.get("document") or row for source, row in zip(sources, columns["id"], strict=True)]
+        test = [draw(0, passage, "split") < self._test_below for passage in passages]
+        train = [not flag for flag in test]
+        return {
+            split: {name: list(compress(values, mask)) for name, values in columns.items()}
+            for split, mask in (("train", train), ("test", test))
+        }
 
 
 def _problem(row: Row) -> Reason | None:
@@ -134,29 +146,21 @@ def _problem(row: Row) -> Reason | None:
     return None if answered.strip() else Reason.EMPTY_REPLY
 
 
-class _Example(NamedTuple):
-    """The columns of an Example that a row is made of; ten times as fast to make as the dataclass."""
+class _Texts(NamedTuple):
+    """The columns of an Example that a layout reads; ten times as fast to make as the dataclass."""
 
-    id: str
-    task: str
     context: str
     instruction: str
     response: str
-    options: list[str]
-    answer_index: int | None
     rationale: str
-    meta: str
 
 
-def _read(batch: pa.RecordBatch) -> Iterator[tuple[_Example, Row, Row]]:
-    """Yield each row's texts, source and origin, the latter two without their empty fields."""
-    plain = zip(*(batch.column(name).to_pylist() for name in _Example._fields), strict=True)
-    sources, origins = _structs(batch.column("source")), _structs(batch.column("origin"))
-    return zip(map(_Example._make, plain), sources, origins, strict=True)
+def _lists(batch: pa.RecordBatch, names: tuple[str, ...]) -> list[list[Any]]:
+    return [batch.column(name).to_pylist() for name in names]
 
 
-def _structs(column: pa.StructArray) -> Iterator[Row]:
-    """Yield a struct column's values as dicts without empty and zero fields (row 0 of a data set stays)."""
+def _structs(column: pa.StructArray) -> list[Row]:
+    """Return a struct column's values as dicts without empty and zero fields (row 0 of a data set stays)."""
     filled: dict[str, list[Any]] = {}
     for field, part in zip(column.type, column.flatten(), strict=True):
         values = part.to_pylist()
@@ -165,10 +169,15 @@ def _structs(column: pa.StructArray) -> Iterator[Row]:
         # Most fields are empty in a whole batch (a span has no data set): skip them here, not per row.
         if any(values) or 0 in values:
             filled[field.name] = values
+    if not filled:
+        return [{} for _ in range(len(column))]
     names = list(filled)
-    for row in zip(*filled.values(), strict=True) if filled else [()] * len(column):
-        found = dict(zip(names, row))  # noqa: B905 - a hot line, and the lengths are equal by construction
-        yield found if all(row) else {n: v for n, v in found.items() if v or (v == 0 and n == "row")}
+    return [
+        dict(zip(names, row, strict=True))
+        if all(row)
+        else {n: v for n, v in zip(names, row, strict=True) if v or (v == 0 and n == "row")}
+        for row in zip(*filled.values(), strict=True)
+    ]
 
 
 def _locator(source: Row) -> str:
@@ -179,14 +188,17 @@ def _locator(source: Row) -> str:
     return f"{url}#char={source.get('start', 0)},{source['end']}" if url and "end" in source else url
 
 
-def _meta(example: _Example, source: Row, origin: Row) -> Row:
-    """Return the provenance object: the record's own names, empty fields left out."""
-    found: Row = {"source": source, "origin": origin}
-    if example.options:
-        found["options"] = example.options
-        found["answer_index"] = example.answer_index
-    if example.rationale:
-        found["rationale"] = example.rationale
-    if example.meta and example.meta != "{}":
-        found["meta"] = orjson.Fragment(example.meta)
+def _metas(batch: pa.RecordBatch, sources: list[Row], origins: list[Row]) -> list[str]:
+    """Return the provenance objects as JSON: the record's own names, empty fields left out."""
+    extra = _lists(batch, ("options", "answer_index", "rationale", "meta"))
+    found = []
+    for source, origin, options, index, rationale, meta in zip(sources, origins, *extra, strict=True):
+        entry: Row = {"source": source, "origin": origin}
+        if options:
+            entry["options"], entry["answer_index"] = options, index
+        if rationale:
+            entry["rationale"] = rationale
+        if meta and meta != "{}":
+            entry["meta"] = orjson.Fragment(meta)
+        found.append(orjson.dumps(entry).decode())
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -79,14 +79,18 @@ _TRL: dict[str, dict[str, Any]] = {
 }
 
 
-def configs(name: str, format: str, splits: Sequence[str]) -> dict[str, str]:
-    """Return file name → text of the trainers' configurations that suit the format."""
+def configs(name: str, format: str, patterns: Mapping[str, str], columns: list[str]) -> dict[str, str]:
+    """Return file name → text of the trainers' configurations that suit the format.
+
+    `patterns` maps each split to its Parquet files, `columns` are the format's own.
+    """
+    splits = list(patterns)
     files = {
         "dataset_info.json": _llama_factory(name, format, splits),
         "axolotl.yaml": _axolotl(format, splits),
     }
     # TRL reads neither Alpaca's nor Bonito's columns.
-    return files | ({"trl.yaml": _trl(format, splits)} if format in _TRL else {})
+    return files | ({"trl.yaml": _trl(format, patterns["train"], columns)} if format in _TRL else {})
 
 
 def _llama_factory(name: str, format: str, splits: Sequence[str]) -> str:
@@ -114,12 +118,11 @@ def _axolotl(format: str, splits: Sequence[str]) -> str:
     return head + _dump(block)
 
 
-def _trl(format: str, splits: Sequence[str]) -> str:
+def _trl(format: str, train_files: str, columns: list[str]) -> str:
     """Return `trl.yaml` for `trl sft --config trl.yaml`."""
-    config: dict[str, Any] = {"dataset_name": ".", "dataset_train_split": "train"}
-    if "test" in splits:
-        config |= {"dataset_test_split": "test", "eval_strategy": "epoch"}
-    config |= {**_TRL[format], "max_length": 2048, "packing": False}
+    # `load_dataset(".")` fails (a data set needs a name), so the files are named; `columns` leaves our own out.
+    source = {"path": "parquet", "data_files": train_files, "split": "train", "columns": columns}
+    config: dict[str, Any] = {"datasets": [source], **_TRL[format], "max_length": 2048, "packing": False}
     head = "# Run from this folder: trl sft --config trl.yaml --model_name_or_path MODEL --output_dir OUT\n"
     if "assistant_only_loss" in config:
         head += (

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from taskmill.ingest.config import IngestConfig
-from taskmill.ingest.reader import Fault, FaultError, SourceFile, Text
+from taskmill.ingest.reader import MEGABYTE, Fault, FaultError, SourceFile, Text
 from taskmill.ingest.rows import label, missing_column
 from taskmill.record import Reason
 
@@ -23,7 +23,8 @@ def read_parquet(file: SourceFile, config: IngestConfig) -> Iterator[Text | Faul
     import pyarrow.parquet as pq
 
     with file.open() as stream:
-        table = pq.ParquetFile(_seekable(stream))
+        # Without these two, memory grows with the size of a row group.
+        table = pq.ParquetFile(_seekable(stream), pre_buffer=False, buffer_size=MEGABYTE)
         columns = wanted_columns(table.schema_arrow, config)
         yield from batch_texts(table.iter_batches(batch_size=_BATCH, columns=columns), config)
 

@@ -40,7 +40,7 @@ def read_html(file: SourceFile, config: IngestConfig) -> Iterator[Text | Fault]:
 
 
 def parse_html(markup: bytes, encoding: str) -> Any:
-    """Return the root element, None if there is none; raises FaultError where the parser would cut silently."""
+    """Return the root element or None; raises FaultError where the parser would cut text off silently."""
     from lxml import etree, html
 
     # HTML has no entities to expand, so a huge tree is no danger; without it text over 10 MB would be lost.

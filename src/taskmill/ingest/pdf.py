@@ -18,7 +18,7 @@ PAGE_BREAK = "\f"
 def read_pdf(file: SourceFile, config: IngestConfig) -> Iterator[Text | Fault]:
     """Yield the text of all pages as one text; a page that cannot be read is a Fault of its own."""
     import pypdf
-    from pypdf.errors import PyPdfError
+    from pypdf.errors import DependencyError, PyPdfError
 
     # pypdf logs each irregularity it works around; what it cannot work around becomes a Fault.
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
@@ -28,9 +28,10 @@ def read_pdf(file: SourceFile, config: IngestConfig) -> Iterator[Text | Fault]:
             raise FaultError(Reason.ENCRYPTED, "needs a password; save a copy without one")
         count = len(document.pages)
         title = (document.metadata.title if document.metadata else None) or ""
-    except (PyPdfError, ImportError) as error:
-        reason = Reason.ENCRYPTED if isinstance(error, ImportError) else Reason.UNREADABLE
-        raise FaultError(reason, f"damaged or not a PDF file ({error}); save it again") from None
+    except DependencyError:  # AES, for which pypdf needs a package of its own
+        raise FaultError(Reason.ENCRYPTED, "encrypted; save a copy without encryption") from None
+    except PyPdfError as error:
+        raise FaultError(Reason.UNREADABLE, f"damaged or not a PDF file ({error}); save it again") from None
     pages = []
     for number in range(count):
         try:
