@@ -80,8 +80,8 @@ def test_a_prompt_over_the_context_is_a_failed_call(model):
 def test_the_model_file_is_pinned(monkeypatch):
     from taskmill.backends import openvino
 
-    package, file, _ = openvino.EMBEDDED["smollm2-135m"]
-    monkeypatch.setitem(openvino.EMBEDDED, "smollm2-135m", (package, file, "0" * 64))
+    package, file, _, licence = openvino.EMBEDDED["smollm2-135m"]
+    monkeypatch.setitem(openvino.EMBEDDED, "smollm2-135m", (package, file, "0" * 64, licence))
     with pytest.raises(BackendError, match="SHA-256"):
         openvino.embedded_model("smollm2-135m")
 

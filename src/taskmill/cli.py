@@ -244,14 +244,18 @@ def inspect(run: str, as_json: bool) -> int:
 @click.option(
     "-o", "--out", default=None, help="A .jsonl or .parquet file, or a folder  [default: RUN/export]"
 )
+@click.option("--split", type=float, default=0.0, help="Share of passages for a test split (folders only).")
+@click.option("--thinking", is_flag=True, help="Put a row's rationale before its response in <think> tags.")
 @click.option("--commercial", is_flag=True, help="Refuse rows of unknown or non-commercial licence.")
+@click.option("--licence", default="", help="Licence you declare for rows whose source names none.")
+@click.option("--allow-unknown-licence", is_flag=True, help="Let unknown licences pass --commercial.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-def export_command(run: str, layout: str, out: str | None, commercial: bool, as_json: bool) -> int:
+def export_command(run: str, layout: str, out: str | None, as_json: bool, **settings: Any) -> int:
     """Write the accepted examples for a trainer."""
     from taskmill.export import export_run
 
     target = Path(out) if out else Path(run) / "export"
-    result = export_run(Path(run), target, layout, commercial=commercial)
+    result = export_run(Path(run), target, layout, **settings)
     if as_json:
         click.echo(
             json.dumps({"rows": result.rows, "out": str(target), "files": [str(f) for f in result.files]})

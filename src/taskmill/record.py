@@ -270,14 +270,23 @@ def documents(table: pa.Table) -> Iterable[Document]:
         yield Document(text_id, text, spans[i], title, language, licence, meta)
 
 
-def examples(table: pa.Table) -> Iterable[Example]:
-    """Read a table of EXAMPLE_SCHEMA (extra columns are ignored) back into Examples."""
-    columns = {n: table[n].to_pylist() for n in EXAMPLE_SCHEMA.names}
-    for i in range(table.num_rows):
-        row = {n: columns[n][i] for n in EXAMPLE_SCHEMA.names}
-        row["options"] = tuple(row["options"] or ())
-        row["source"] = Source(**row["source"])
-        origin = row["origin"]
-        origin["parents"] = tuple(origin["parents"] or ())
-        row["origin"] = Origin(**origin)
-        yield Example(**row)
+def examples(table: pa.Table, *, provenance: bool = True) -> Iterable[Example]:
+    """Read a table of EXAMPLE_SCHEMA (extra columns are ignored) back into Examples.
+
+    Without `provenance`, source and origin are left empty: half the time, for who judges text only.
+    """
+    names = ("id", "task", "context", "instruction", "response", "answer_index", "rationale", "meta")
+    plain = zip(*(table[n].to_pylist() for n in names), strict=True)
+    options = table["options"].to_pylist()
+    sources, origins = (), ()
+    if provenance:
+        sources, origins = table["source"].to_pylist(), table["origin"].to_pylist()
+    for i, (name, task, context, instruction, response, index, rationale, meta) in enumerate(plain):
+        source, origin = Source(), Origin()
+        if provenance:
+            source = Source(**sources[i])
+            origin = Origin(**{**origins[i], "parents": tuple(origins[i]["parents"] or ())})
+        choices = tuple(options[i] or ())
+        yield Example(
+            name, task, context, instruction, response, choices, index, rationale, source, origin, meta
+        )

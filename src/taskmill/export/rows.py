@@ -66,7 +66,9 @@ def _chats(chats: list[list[dict[str, str]]], kind: pa.ListType) -> pa.ListArray
     for chat in chats:
         offsets.append(offsets[-1] + len(chat))
     fields = [kind.value_type.field(i) for i in range(kind.value_type.num_fields)]
-    flat = [pa.array([turn[f.name] for chat in chats for turn in chat], f.type) for f in fields]
+    turns = [turn for chat in chats for turn in chat]
+    names = [field.name for field in fields]
+    flat = [pa.array([turn[name] for turn in turns], pa.string()) for name in names]
     return pa.ListArray.from_arrays(
         pa.array(offsets, pa.int32()), pa.StructArray.from_arrays(flat, fields=fields)
     )

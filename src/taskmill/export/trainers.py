@@ -120,7 +120,8 @@ def _axolotl(format: str, splits: Sequence[str]) -> str:
 
 def _trl(format: str, train_files: str, columns: list[str]) -> str:
     """Return `trl.yaml` for `trl sft --config trl.yaml`."""
-    # `load_dataset(".")` fails (a data set needs a name), so the files are named; `columns` leaves our own out.
+    # `load_dataset(".")` fails (a data set needs a name), so the files are named;
+    # `columns` leaves our own out.
     source = {"path": "parquet", "data_files": train_files, "split": "train", "columns": columns}
     config: dict[str, Any] = {"datasets": [source], **_TRL[format], "max_length": 2048, "packing": False}
     head = "# Run from this folder: trl sft --config trl.yaml --model_name_or_path MODEL --output_dir OUT\n"

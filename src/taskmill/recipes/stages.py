@@ -70,7 +70,11 @@ class ModelAccess:
         """Load the model and the ledger; the budget starts from what the run has spent."""
         session.progress(Progress("load model"))
         backend = backends.load(self.model)
-        session.manifest["model"].update(identity=backend.model, batch_invariant=backend.batch_invariant)
+        session.manifest["model"].update(
+            identity=backend.model,
+            batch_invariant=backend.batch_invariant,
+            licence=getattr(backend, "licence", ""),
+        )
         ledger = Ledger(self.ledger or session.run.path / "ledger", session.manifest["id"])
         budget = Budget(
             self.budget,

@@ -162,8 +162,7 @@ def _gate(manifest: Mapping[str, Any], target: int) -> tuple[int, str]:
     if short:
         return 3, "fewer examples than asked for: " + "; ".join(short)
     failed = manifest["calls"]["failed"]
+    note = f"; {failed} calls failed and can be tried again with the same command" if failed else ""
     if not manifest["funnel"]["curate"]["kept"]:
-        return 3, "no example was accepted; see the reasons in the report"
-    if failed:
-        return 0, f"done; {failed} calls failed and can be tried again with the same command"
-    return 0, "done"
+        return 3, f"no example was accepted, see the reasons in the report{note}"
+    return 0, f"done{note}"

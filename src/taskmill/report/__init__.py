@@ -37,6 +37,7 @@ def write_report(run: Path) -> Path:
         "stages": [{**stage, "bar": stacked(stage, colours)} for stage in stages],
         "tasks": [{**task, "bar": stacked(task, colours)} for task in tasks],
         "colours": colours,
+        "task_reasons": [r for r in colours if any(r in task["dropped"] for task in tasks)],
         "lengths": [histogram(name, values) for name, values in kept.lengths.items() if len(values)],
         "rows": kept.rows,
         "samples": kept.samples,

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from taskmill.record import Example, Reason
-from taskmill.tasks.base import Ask, Draft, Rejected, TaskType, first_line
+from taskmill.record import Document, Example, Reason, draw
+from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, TaskType, first_line
 from taskmill.tasks.metrics import squad_f1
-from taskmill.tasks.passage import answer_span, nearest_sentence, one_line, sentences, snap_span, words
-from taskmill.tasks.rules import asks, clean, first_question, in_passage, leaked, needs_context, on_topic, question_of
+from taskmill.tasks.passage import (
+    answer_sentence,
+    content,
+    draw_sentence,
+    is_english,
+    nearest_sentence,
+    one_line,
+    sentences,
+    snap_span,
+    words,
+)
+from taskmill.tasks.rules import (
+    asks,
+    clean,
+    first_question,
+    in_passage,
+    leaked,
+    needs_context,
+    on_topic,
+    question_of,
+)
 
 __all__ = ["ExtractiveQA", "sample_question"]
 
@@ -22,33 +41,67 @@ def sample_question(text: str) -> tuple[str, str]:
     return f"How does the sentence that begins with “{' '.join(tokens[:3])}” end?", " ".join(tokens[-2:])
 
 
+OPENERS = ("What happens", "How", "What")  # of a question whose answer is a drawn sentence
+
+
 class ExtractiveQA(TaskType):
     """A question about the passage whose answer stands in it word for word."""
 
     name = "exqa"
     title = "extractive question answering"
-    parts = ("question", "answer")
+    parts: tuple[str, ...] = ("question", "answer")
     metric = "squad_f1"
     max_tokens = 96
 
+    def draw(
+        self, document: Document, seed: int, sample: int, attributes: Attributes
+    ) -> Mapping[str, str] | Rejected:
+        """Draw a sentence of an English passage as the answer, and how the question is to open.
+
+        A small model asks far better about a sentence it sees as the answer. Elsewhere the model chooses.
+        """
+        if attributes.count > 1 or attributes.language or not is_english(document):
+            return {}
+        sentence = draw_sentence(document, seed, sample, f"{self.name} answer")
+        opener = OPENERS[draw(seed, document.id, f"{self.name} opener {sample}") % len(OPENERS)]
+        return {"answer": sentence, "opener": opener} if sentence else {}
+
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
-        """Snap the answer to a span of the passage; a question without answer takes the sentence that holds it."""
+        """Snap the answer to a span of the passage.
+
+        A question without an answer in the passage is given the drawn one if that fits, else the
+        sentence that holds most of its words.
+        """
         question, rest = first_question(reply.get("question", ""))
         given = first_line(reply.get("answer", "") or rest)
-        answer = given or answer_span(question, ask.document.text)
-        if not question or not answer:
-            return Rejected(Reason.MALFORMED, "the reply lacks a question or an answer")
+        if not question:
+            return Rejected(Reason.MALFORMED, "the reply lacks a question")
+        span = (given and self.span(given, ask)) or self.fitting(question, ask)
+        if not span and not given:
+            return Rejected(
+                Reason.MALFORMED, "the reply lacks an answer, and no sentence of the passage is one"
+            )
         instruction, template = self.instruction(ask, question=question)
-        return self._snapped(instruction, answer, ask, template)
+        raw = {"response": given} if span != given else {}
+        return Draft(instruction, span or given, template=template, raw=raw)
+
+    def fitting(self, question: str, ask: Ask) -> str:
+        """Return the drawn sentence if it holds half of the question's content words, else the one that answers."""
+        drawn, asked = ask.fields.get("answer", ""), content(question)
+        if drawn and asked and 2 * len(asked & content(drawn)) >= len(asked):
+            return self.span(drawn, ask)
+        return answer_sentence(question, ask.document.text)
+
+    def span(self, answer: str, ask: Ask) -> str:
+        """Return the span of the passage that says what the answer says, or ""."""
+        passage = ask.document.text
+        return snap_span(answer, passage) or nearest_sentence(answer, passage)
 
     def read(self, instruction: str, response: str, ask: Ask) -> Draft | Rejected:
         """Snap the response of a finished pair, too."""
-        return self._snapped(instruction, response, ask, "model")
-
-    def _snapped(self, instruction: str, answer: str, ask: Ask, template: str) -> Draft:
-        span = snap_span(answer, ask.document.text) or nearest_sentence(answer, ask.document.text)
-        raw = {"response": answer} if span and span != answer else {}
-        return Draft(instruction, span or answer, template=template, raw=raw)
+        span = self.span(response, ask)
+        raw = {"response": response} if span and span != response else {}
+        return Draft(instruction, span or response, template="model", raw=raw)
 
     def check(self, example: Example) -> Rejected | None:
         """The answer is a span of the passage, under half of it; the question asks about the passage."""

@@ -53,7 +53,7 @@ def choose(reply: str, labels: tuple[str, ...], meanings: Meanings = ()) -> int 
     """Return the index of the label a reply states, or None.
 
     Read in this order: the whole reply; its first words ("Yes, because …"), unless the next words
-    name another label; in a reply of at most twelve words, the only label it mentions, unless it is negated.
+    name another label; in a reply of at most 25 words, the only label it mentions, unless it is negated.
     """
     table, longest = _table(labels, meanings)
     # Only the beginning of a reply can state a label.
@@ -62,7 +62,7 @@ def choose(reply: str, labels: tuple[str, ...], meanings: Meanings = ()) -> int 
         return table[folded]
     tokens = folded.split(" ")
     hits, at = [], 0
-    while at < min(len(tokens), 12):
+    while at < min(len(tokens), 25):
         size = next((n for n in range(longest, 0, -1) if " ".join(tokens[at : at + n]) in table), 0)
         if size:
             hits.append((at, table[" ".join(tokens[at : at + size])]))
@@ -72,7 +72,7 @@ def choose(reply: str, labels: tuple[str, ...], meanings: Meanings = ()) -> int 
     first, label = hits[0]
     if first == 0:
         return None if any(i != label for at, i in hits if at < 5) else label
-    if len(tokens) > 12 or len({i for _, i in hits}) > 1 or _NOT & set(tokens):
+    if len(tokens) > 25 or len({i for _, i in hits}) > 1 or _NOT & set(tokens):
         return None
     return label
 

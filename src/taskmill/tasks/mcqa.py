@@ -6,11 +6,20 @@ import re
 from collections.abc import Mapping
 
 from taskmill.record import Example, Reason
-from taskmill.tasks.base import Ask, Draft, Rejected, TaskType, first_line
-from taskmill.tasks.exqa import sample_question
+from taskmill.tasks.base import Ask, Draft, Rejected, first_line
+from taskmill.tasks.exqa import ExtractiveQA, sample_question
 from taskmill.tasks.labels import choose, options_in
-from taskmill.tasks.passage import answer_sentence, one_line, pick, snap_span, spans, words
-from taskmill.tasks.rules import asks, clean, distinct_options, first_question, leaked, needs_context, on_topic, question_of
+from taskmill.tasks.passage import one_line, pick, sentences, words
+from taskmill.tasks.rules import (
+    asks,
+    clean,
+    distinct_options,
+    first_question,
+    leaked,
+    needs_context,
+    on_topic,
+    question_of,
+)
 
 __all__ = ["MultipleChoiceQA"]
 
@@ -46,7 +55,12 @@ def which(answer: str, options: tuple[str, ...]) -> int | None:
     return choose(answer, options)
 
 
-class MultipleChoiceQA(TaskType):
+def words_in(part: str, whole: str) -> bool:
+    """Say whether the words of `part` stand in a row in `whole`."""
+    return f" {' '.join(words(part))} " in f" {' '.join(words(whole))} "
+
+
+class MultipleChoiceQA(ExtractiveQA):
     """A question about the passage with lettered options; the response is the right option's text."""
 
     name = "mcqa"
@@ -56,12 +70,12 @@ class MultipleChoiceQA(TaskType):
     max_tokens = 160
 
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
-        """Shuffle the options by a draw. A question without options is given phrases of the passage."""
+        """Shuffle the options by a draw. A question without options is given sentences of the passage."""
         question, _ = first_question(reply.get("question", ""))
         options = split_options(reply.get("options", ""))
         answer = first_line(reply.get("answer", ""))
         if question and not options:
-            options = self.phrases(question, answer, ask)
+            options = self.endings(question, answer, ask)
             answer = options[0] if options else ""
         if not question or not options or not answer:
             return Rejected(Reason.MALFORMED, "the reply lacks a question, options or an answer")
@@ -74,18 +88,13 @@ class MultipleChoiceQA(TaskType):
         raw = {"response": answer} if answer != gold else {}
         return Draft(instruction, gold, shuffled, shuffled.index(gold), template=template, raw=raw)
 
-    def phrases(self, question: str, answer: str, ask: Ask) -> list[str]:
-        """Return the answer and up to three other phrases of the passage, none of them in the question."""
-        text, asked = ask.document.text, set(words(question))
-        near = answer_sentence(question, text)
-        usable = [p for p in spans(text) if not set(words(p)) & asked]
-        right = [snap_span(answer, text)] if answer else [p for p in usable if p in near]
-        if not right or not right[0]:
-            return []
-        order = pick(usable, ask.seed, ask.document.id + question, "mcqa options")
-        taken = set(words(right[0]))
-        wrong = [p for p in order if p not in near and not set(words(p)) & taken]
-        return [right[0], *wrong[:3]]
+    def endings(self, question: str, answer: str, ask: Ask) -> list[str]:
+        """Return the right answer and up to three other sentences of the passage."""
+        right = one_line(self.fitting(question, ask)) or answer
+        others = [one_line(s) for s in sentences(ask.document.text) if 4 < len(words(s)) < 41]
+        order = pick(list(dict.fromkeys(others)), ask.seed, ask.document.id + question, "mcqa options")
+        wrong = [s for s in order if not words_in(right, s) and not words_in(s, right)]
+        return [right, *wrong[:3]] if right else []
 
     def read(self, instruction: str, response: str, ask: Ask) -> Draft | Rejected:
         """Find the options in a free-form instruction and the response's place among them."""

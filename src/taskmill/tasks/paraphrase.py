@@ -8,7 +8,7 @@ from taskmill.record import Document, Example, Reason
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, TaskType, first_line
 from taskmill.tasks.metrics import rouge_l
 from taskmill.tasks.passage import content, draw_sentence, sentences, words
-from taskmill.tasks.rules import clean, needs_context
+from taskmill.tasks.rules import clean, is_prose, needs_context
 
 __all__ = ["Paraphrase", "differs"]
 
@@ -57,6 +57,9 @@ class Paraphrase(TaskType):
             return wrong
         if not differs(example.response, example.context):
             return Rejected(Reason.COPY, "the paraphrase stands in the passage")
+        broken = is_prose(example.response)
+        if broken:
+            return broken
         length, own = len(words(example.response)), content(example.response)
         if length < 3:
             return Rejected(Reason.TRIVIAL, "the paraphrase is under three words")

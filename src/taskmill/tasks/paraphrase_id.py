@@ -9,7 +9,7 @@ from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
 from taskmill.tasks.labels import LabelType, label_fields
 from taskmill.tasks.paraphrase import turned
 from taskmill.tasks.passage import content, draw_sentence, words
-from taskmill.tasks.rules import labelled_as, on_topic, quoted
+from taskmill.tasks.rules import is_prose, labelled_as, on_topic, quoted
 
 __all__ = ["ParaphraseIdentification"]
 
@@ -67,6 +67,9 @@ class ParaphraseIdentification(LabelType):
             return Rejected(Reason.COPY, "the two sentences are the same")
         if min(len(words(sentence)) for sentence in pair) < 3:
             return Rejected(Reason.TRIVIAL, "a sentence is under three words")
+        broken = is_prose(pair[-1])
+        if broken:
+            return broken
         own = content(pair[0])
         if own and not own & content(pair[1]):
             return Rejected(Reason.UNGROUNDED, "the two sentences share no content word")

@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from taskmill.record import Example, Reason
-from taskmill.tasks.base import Ask, Draft, Rejected, TaskType, first_line
-from taskmill.tasks.exqa import sample_question
-from taskmill.tasks.metrics import squad_f1
-from taskmill.tasks.passage import answer_sentence, one_line, words
-from taskmill.tasks.rules import asks, clean, first_question, leaked, needs_context, on_topic, opens_with_wh, question_of
+from taskmill.tasks.base import Ask, Draft, Rejected, first_line
+from taskmill.tasks.exqa import ExtractiveQA
+from taskmill.tasks.passage import one_line, words
+from taskmill.tasks.rules import (
+    asks,
+    clean,
+    first_question,
+    leaked,
+    needs_context,
+    on_topic,
+    opens_with_wh,
+    question_of,
+)
 
 __all__ = ["QuestionAnswering"]
 
 
-class QuestionAnswering(TaskType):
+class QuestionAnswering(ExtractiveQA):
     """A question about the passage with a short free answer."""
 
     name = "qa"
@@ -24,14 +32,19 @@ class QuestionAnswering(TaskType):
     max_tokens = 128
 
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
-        """A question without answer takes the sentence that holds it."""
+        """Take question and answer as they are; a question without an answer is given a fitting one."""
         question, rest = first_question(reply.get("question", ""))
         given = first_line(reply.get("answer", "") or rest)
-        answer = given or one_line(answer_sentence(question, ask.document.text))
+        answer = given or one_line(self.fitting(question, ask))
         if not question or not answer:
             return Rejected(Reason.MALFORMED, "the reply lacks a question or an answer")
         instruction, template = self.instruction(ask, question=question)
         return Draft(instruction, answer, template=template)
+
+    def read(self, instruction: str, response: str, ask: Ask) -> Draft | Rejected:
+        """A free answer is taken as it is."""
+        del ask
+        return Draft(instruction, response, template="model")
 
     def check(self, example: Example) -> Rejected | None:
         """The question asks about the passage; half of the answer's content words are the passage's.
@@ -47,12 +60,3 @@ class QuestionAnswering(TaskType):
         if len(example.response) > max(len(example.context), 40):
             return Rejected(Reason.TOO_LONG, "the answer is longer than the passage")
         return on_topic(question, example) or on_topic(example.response, example, 0.5)
-
-    def grade(self, prediction: str, example: Example) -> float:
-        """Token F1 after SQuAD normalisation."""
-        return squad_f1(prediction, [example.response])
-
-    def sample(self, ask: Ask) -> dict[str, str]:
-        """Ask how a sentence ends."""
-        question, answer = sample_question(one_line(ask.document.text))
-        return {"question": question, "answer": answer}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from taskmill.record import Document, Example, Reason
-from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, TaskType
+from taskmill.record import Example, Reason
+from taskmill.tasks.base import Ask, Draft, Rejected, TaskType
 from taskmill.tasks.exqa import sample_question
 from taskmill.tasks.metrics import rouge_l
 from taskmill.tasks.passage import one_line, words

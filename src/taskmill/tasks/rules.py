@@ -22,6 +22,7 @@ __all__ = [
     "first_question",
     "in_label_set",
     "in_passage",
+    "is_prose",
     "is_question",
     "labelled_as",
     "leaked",
@@ -64,8 +65,15 @@ _ANYWHERE = re.compile(
     r"|무엇|누구|어디|언제|왜|어떻게|क्या|कौन|कब|कहाँ|क्यों|कैसे|कितन|อะไร|ใคร|ที่ไหน|เมื่อ(?:ใด|ไร)|ทำไม|อย่างไร|ไหม"
     r"|\bما\b|\bماذا\b|\bمن\b|\bهل\b|\bمتى\b|\bأين\b|\bكيف\b|\bلماذا\b|\bكم\b"
 )
+_GREEK = re.compile("[\u0370-\u03ff]")  # Greek ends questions in what looks like a semicolon
+_CHATTER = re.compile(
+    r"^(?:here(?:'s|’s| is| are)\b|sure\b|certainly\b|of course\b|i(?:'m|’m| am| have)\b|you(?:'ve|’ve| are| have)\b|as an ai\b"
+    r"|the (?:original|revised|rewritten|new|next|given|above|following) (?:sentence|passage|version|statement)\b"
+    r"|(?:this|the) (?:sentence|statement|passage|question)\b)|\brewrit|\brevised version|\bsame sense as\b|\bhugging face\b|use this form",
+    re.I,
+)
 _NUMBER = re.compile(r"^\(?\d{1,2}[.):]\s*")
-_AROUND = " \t\"“”*_`"
+_AROUND = ' \t"“”*_`'
 _QUOTES = re.compile(r"[\"“„«「]([^\"“”„«»「」\n]+)[\"”“»」]")
 
 
@@ -114,6 +122,7 @@ def is_question(text: str) -> bool:
     bare = text.strip(" \"'“”*_`)（）(")
     return bool(bare) and (
         bare[-1] in _MARK
+        or (bare[-1] == ";" and _GREEK.search(bare) is not None)
         or _WH_START.match(bare) is not None
         or _AUX_START.match(bare) is not None
         or _ANYWHERE.search(bare) is not None
@@ -132,6 +141,8 @@ def question_of(instruction: str) -> str:
             return text if is_question(text) or _IMPERATIVE.match(text) else ""
     for label, text in lines:
         if label not in ("options", "choices", "labels"):
+            if is_question(text):
+                return text
             for sentence in sentences(text):
                 if is_question(sentence):
                     return sentence
@@ -140,7 +151,8 @@ def question_of(instruction: str) -> str:
 
 def opens_with_wh(question: str) -> bool:
     """Say whether an English question starts with a wh-word, so that yes or no cannot answer it."""
-    return _ENGLISH_WH.match(question.strip(" \"'“”*_`")) is not None
+    last = (sentences(question) or [""])[-1]
+    return any(_ENGLISH_WH.match(part.strip(" \"'“”*_`")) for part in (question, last))
 
 
 def needs_context(example: Example) -> Rejected | None:
@@ -178,6 +190,15 @@ def clean(example: Example) -> Rejected | None:
     return None
 
 
+def is_prose(text: str) -> Rejected | None:
+    """A sentence the model was to write must not talk about the task, nor break off at a colon."""
+    if _CHATTER.search(text):
+        return Rejected(Reason.MALFORMED, f"{text[:60]!r} talks about the task")
+    if text.rstrip(' *_"”')[-1:] in (":", "：", "…", ""):
+        return Rejected(Reason.MALFORMED, f"{text[-40:]!r} breaks off")
+    return None
+
+
 def repeats(text: str) -> bool:
     """Say whether one 3-gram stands three times or more and makes up over 18 % of the words.
 
@@ -205,14 +226,26 @@ def leaked(example: Example) -> Rejected | None:
     return None
 
 
+_THE_TEXT = frozenset(
+    "text passage paragraph article author document story section excerpt sentence word words speaker writer".split()
+)
+_LATIN = re.compile("[a-zA-Z\u00c0-\u024f]")
+
+
 def on_topic(text: str, example: Example, least: float = 0.0) -> Rejected | None:
     """More than the share `least` of the text's content words must stand in the passage.
 
-    The default asks for one shared word. Text without content words asks or says nothing.
+    The default asks for one shared word, or for words that point at the passage as a whole ("the
+    author"). Text without content words asks or says nothing. Where passage and text are written in
+    different scripts, shared words prove nothing and are not asked for.
     """
+    if bool(_LATIN.search(text)) != bool(_LATIN.search(example.context)):
+        return None
     own = content(text)
     if not own:
         return Rejected(Reason.TRIVIAL, f"{text[:60]!r} holds no word that carries content")
+    if not least and not own.isdisjoint(_THE_TEXT):
+        return None
     if len(own & content(example.context)) <= least * len(own):
         return Rejected(Reason.UNGROUNDED, f"{text[:60]!r} shares too few words with the passage")
     return None

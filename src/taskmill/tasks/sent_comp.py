@@ -10,7 +10,7 @@ from taskmill.tasks.labels import options_in
 from taskmill.tasks.mcqa import which
 from taskmill.tasks.metrics import rouge_l
 from taskmill.tasks.passage import keyword, sentences, words
-from taskmill.tasks.rules import clean, in_label_set, needs_context, not_copied, on_topic
+from taskmill.tasks.rules import clean, in_label_set, is_prose, needs_context, not_copied, on_topic
 
 __all__ = ["SentenceCompletion"]
 
@@ -59,7 +59,12 @@ class SentenceCompletion(TaskType):
             return Rejected(Reason.TOO_LONG, f"the ending has {length} words")
         if length < 3:
             return Rejected(Reason.TRIVIAL, "the ending is under three words")
-        return not_copied(example.response, example, LONGEST_RUN) or on_topic(example.response, example)
+        ending = example.response
+        return (
+            is_prose(ending)
+            or not_copied(ending, example, LONGEST_RUN)
+            or on_topic(example.response, example)
+        )
 
     def grade(self, prediction: str, example: Example) -> float:
         """ROUGE-L against the ending; accuracy where there are options."""

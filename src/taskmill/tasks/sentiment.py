@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from taskmill.record import Reason
 from taskmill.tasks.base import Ask, Draft, Rejected, first_line
-from taskmill.tasks.labels import LabelType, choose
+from taskmill.tasks.labels import LabelType, Meanings, choose
 
 __all__ = ["Sentiment"]
 
@@ -17,13 +17,13 @@ class Sentiment(LabelType):
     name = "sentiment"
     title = "sentiment"
     parts = ("sentiment",)
-    labels = ("positive", "negative", "neutral")
-    meanings = (
+    labels: tuple[str, ...] = ("positive", "negative", "neutral")
+    meanings: Meanings = (
         ("positive", "pos", "good", "happy", "favorable", "favourable", "satisfied", "yes", "recommended", "5 stars", "4 stars", "5", "4"),
         ("negative", "neg", "bad", "unhappy", "unfavorable", "unfavourable", "dissatisfied", "no", "not recommended", "1 star", "2 stars", "1", "2"),
         ("neutral", "mixed", "objective", "none", "neither", "factual", "3 stars", "3"),
     )  # fmt: skip
-    surfaces = (
+    surfaces: Meanings = (
         ("positive", "negative", "neutral"),
         ("positive", "negative"),
         ("Positive", "Negative"),

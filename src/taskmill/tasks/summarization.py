@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from taskmill.record import Example, Reason
-from taskmill.tasks.base import Ask, Draft, Rejected, TaskType, first_line
+from taskmill.tasks.base import Ask, Draft, Rejected, TaskType
 from taskmill.tasks.metrics import rouge_l
 from taskmill.tasks.passage import keyword, one_line, words
 from taskmill.tasks.rules import clean, needs_context, not_copied, on_topic
@@ -56,6 +56,8 @@ class Summarization(TaskType):
         if len(words(example.response)) < 3:
             return Rejected(Reason.TRIVIAL, "the summary is under three words")
         text = example.response
+        if text[-1] in ":：":
+            return Rejected(Reason.MALFORMED, "the summary breaks off at a colon")
         return not_copied(text, example, LONGEST_RUN, COPIED) or on_topic(text, example, GROUNDED)
 
     def grade(self, prediction: str, example: Example) -> float:

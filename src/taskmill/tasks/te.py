@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from taskmill.record import Document, Example, Reason
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
-from taskmill.tasks.labels import LabelType, label_fields
-from taskmill.tasks.passage import draw_sentence, keyword, one_line, words
-from taskmill.tasks.rules import labelled_as, not_copied, on_topic, quoted
+from taskmill.tasks.labels import LabelType, Meanings, label_fields
+from taskmill.tasks.passage import draw_sentence, is_english, keyword, one_line, words
+from taskmill.tasks.rules import is_prose, labelled_as, not_copied, on_topic, quoted
 
 __all__ = ["TextualEntailment"]
 
@@ -21,8 +21,8 @@ class TextualEntailment(LabelType):
     name = "te"
     title = "textual entailment"
     parts = ("statement",)
-    labels = ("Yes", "No")
-    meanings = (
+    labels: tuple[str, ...] = ("Yes", "No")
+    meanings: Meanings = (
         ("yes", "true", "entailment", "entailed", "entails", "correct", "supported", "it follows"),
         (
             "no",
@@ -35,20 +35,21 @@ class TextualEntailment(LabelType):
             "it does not follow",
         ),
     )
-    surfaces = (("Yes", "No"), ("True", "False"), ("Entailed", "Not entailed"))
-    kinds = ("follows", "contradicts")
+    surfaces: Meanings = (("Yes", "No"), ("True", "False"), ("Entailed", "Not entailed"))
+    kinds: tuple[str, ...] = ("follows", "contradicts")
 
     def draw(
         self, document: Document, seed: int, sample: int, attributes: Attributes
     ) -> Mapping[str, str] | Rejected:
-        """Draw the label and the sentence the statement is to be about."""
+        """Draw the label and, in an English passage, the word the statement is to begin with."""
         labels, index = self.draw_label(document, seed, sample, attributes)
         sentence = draw_sentence(document, seed, sample, f"{self.name} sentence")
         if not sentence:
             return Rejected(Reason.NOT_APPLICABLE, "the passage holds no full sentence")
+        free = attributes.count > 1 or attributes.language or not is_english(document)
         # User labels run in the order of `labels`: supported, not supported (and undecided, for nli).
         kind = self.kinds[min(index, len(self.kinds) - 1)]
-        return label_fields(labels, index, sentence=sentence, kind=kind, word=keyword(sentence))
+        return label_fields(labels, index, kind=kind, word="" if free else keyword(sentence))
 
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
         """The statement is the model's, the label the drawn one."""
@@ -74,7 +75,9 @@ class TextualEntailment(LabelType):
             return Rejected(Reason.TRIVIAL, f"the statement {statement[:40]!r} is too short")
         if f" {' '.join(words(statement))} " in f" {' '.join(words(example.context))} ":
             return Rejected(Reason.COPY, "the statement is a sentence of the passage")
-        return not_copied(statement, example, LONGEST_RUN) or on_topic(statement, example)
+        return (
+            is_prose(statement) or not_copied(statement, example, LONGEST_RUN) or on_topic(statement, example)
+        )
 
     def sample(self, ask: Ask) -> dict[str, str]:
         """State that the passage mentions a word of its (true), or that it never does (false)."""

@@ -9,7 +9,7 @@ from taskmill.record import Document, Example, Reason
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
 from taskmill.tasks.labels import LabelType, label_fields
 from taskmill.tasks.passage import content, draw_sentence, pick, words
-from taskmill.tasks.rules import labelled_as, pieces, quoted
+from taskmill.tasks.rules import is_prose, labelled_as, pieces, quoted
 
 __all__ = ["WordSense"]
 
@@ -77,6 +77,9 @@ class WordSense(LabelType):
             return None
         if words(pair[0]) == words(pair[1]):
             return Rejected(Reason.COPY, "the two sentences are the same")
+        broken = is_prose(pair[1])
+        if broken:
+            return broken
         target = words(labelled_as(example.instruction, "word")[0])
         for sentence in pair:
             if len(words(sentence)) < 4:

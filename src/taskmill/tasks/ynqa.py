@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from taskmill.record import Document, Example, Reason
+from taskmill.record import Document, Example, Reason, draw
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
 from taskmill.tasks.labels import LabelType, choose, label_fields
-from taskmill.tasks.passage import draw_sentence, keyword, words
+from taskmill.tasks.passage import content, is_english, keyword, sentences, words
 from taskmill.tasks.rules import asks, first_question, on_topic, opens_with_wh, question_of
 
 __all__ = ["YesNoQA"]
+
+
+OPENERS = ("Can", "Is it", "Can", "Are", "Should")
+_DENIAL = frozenset("no not never none neither nor cannot without unlike only t".split())
 
 
 class YesNoQA(LabelType):
@@ -30,11 +34,13 @@ class YesNoQA(LabelType):
     def draw(
         self, document: Document, seed: int, sample: int, attributes: Attributes
     ) -> Mapping[str, str] | Rejected:
-        """Draw the answer, so that labels are balanced, and the sentence to ask about."""
+        """Draw the answer, so that labels are balanced, and how the question opens, so that questions differ."""
         labels = attributes.labels or self.labels
-        drawn = self.draw_index(document, seed, sample, len(labels))
-        sentence = draw_sentence(document, seed, sample, "ynqa sentence")
-        return label_fields(labels, drawn, sentence=sentence)
+        index = self.draw_index(document, seed, sample, len(labels))
+        if attributes.language or not is_english(document):
+            return label_fields(labels, index)
+        opener = OPENERS[draw(seed, document.id, f"ynqa opener {sample}") % len(OPENERS)]
+        return label_fields(labels, index, opener=opener)
 
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
         """The answer is the model's own if it gives one, else the drawn one."""
@@ -58,7 +64,20 @@ class YesNoQA(LabelType):
             return Rejected(Reason.NOT_A_QUESTION, f"yes or no does not answer {question[:60]!r}")
         if len(words(question)) < 4:
             return Rejected(Reason.TRIVIAL, f"the question {question[:40]!r} is too short")
-        return on_topic(question, example)
+        return on_topic(question, example) or self._plainly_said(question, example)
+
+    def _plainly_said(self, question: str, example: Example) -> Rejected | None:
+        # A "no" to words that all stand in one affirmative sentence is nearly always a wrong label.
+        if self._meaning(example.response) != 1 or _DENIAL & set(words(question)):
+            return None
+        asked = content(question)
+        for sentence in sentences(example.context):
+            if len(asked) > 1 and asked <= content(sentence) and not _DENIAL & set(words(sentence)):
+                return Rejected(Reason.OFF_LABEL, f"{sentence[:60]!r} says so, but the answer denies it")
+        return None
+
+    def _meaning(self, label: str) -> int | None:
+        return choose(label, self.labels, self.meanings)
 
     def sample(self, ask: Ask) -> dict[str, str]:
         """Ask whether the passage mentions a word of its."""

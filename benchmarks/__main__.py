@@ -1,0 +1,22 @@
+"""The benchmarks of taskmill, from the root of the repository:
+
+    python -m benchmarks [orchestration|generation|million|all] [options of that benchmark]
+
+Without a word, or with `all`, each runs with its defaults; `--help` after a name lists its options.
+"""
+
+import importlib
+import sys
+
+NAMES = ("orchestration", "generation", "million")
+
+
+def main() -> None:
+    name, *options = sys.argv[1:] or ["all"]
+    if name not in (*NAMES, "all"):
+        sys.exit(f"no benchmark {name!r}; known: {', '.join(NAMES)}, all")
+    for one in NAMES if name == "all" else (name,):
+        importlib.import_module(f"benchmarks.{one}").main(options)
+
+
+main()
