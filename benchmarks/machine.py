@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import threading
@@ -77,7 +78,7 @@ def measure(
     *,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    timeout: float = 900,
+    timeout: float = 600,
 ) -> Measured:
     """Run a command as a fresh process and measure it; the load is that before its start."""
     before = load()
@@ -90,6 +91,7 @@ def measure(
         text=True,
         env={**os.environ, **(env or {})},
         cwd=cwd,
+        start_new_session=True,
     )
     watch = _Watch(process.pid)
     watch.start()
@@ -97,9 +99,12 @@ def measure(
         out, err = process.communicate(timeout=timeout)
         code = process.returncode
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # its session is its own: its children end with it
         out, err = process.communicate()
-        code, err = 124, f"{err}\nended after {timeout:g} s"
+        code, err = 124, f"error: not done after {timeout:g} s"
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     seconds = time.perf_counter() - start
     watch.over.set()
     watch.join()

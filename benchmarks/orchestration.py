@@ -31,10 +31,20 @@ from benchmarks import machine
 ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).parent / "peers"
 ITEM = re.compile(r"item (\d{6})")
-QUIET = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "LOGURU_LEVEL": "WARNING"}
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "LOGURU_LEVEL": "WARNING",
+}
 """Telemetry of dependencies off; each peer's script turns off its own."""
 
 WARM_UP = 100
+"""Calls of a first run that is not counted: it compiles, and shows whether an arm works at all."""
+
+TIMEOUT = 300
+"""Seconds after which one run of an arm is ended."""
+
 GOALS = {"calls_per_second_to_bare": 0.6, "wall_seconds": 1.5, "peak_mb": 80}
 
 
@@ -73,7 +83,9 @@ SERVER = ("uvloop", "orjson")
 
 
 def prompt(i: int) -> str:
-    return f"Write one question about the passage: the river carries what the rain has washed out, item {i:06d}"
+    return (
+        f"Write one question about the passage: the river carries what the rain has washed out, item {i:06d}"
+    )
 
 
 # the server
@@ -96,6 +108,8 @@ def serve() -> None:
     count = _Count()
 
     def answer(head: bytes, body: bytes) -> bytes:
+        if b'"messages"' in body:
+            body = _with_text(body)
         if b"item " in body:
             count.last = time.perf_counter()
             count.first = count.first or count.last
@@ -121,11 +135,22 @@ def serve() -> None:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(reply)
         return head + reply
 
+    class Closing(server.Server):
+        """Ends a connection where the client asks for it: datatrove reads until it does."""
+
+        closes = False
+
+        def data_received(self, data: bytes) -> None:
+            self.closes = self.closes or b"onnection: close" in data
+            super().data_received(data)
+            if self.closes and not self.buffer:
+                self.transport.close()
+
     async def everything() -> None:
         asyncio.get_running_loop().add_reader(sys.stdin, report)
         await server.serve(0)
 
-    server.answer = answer
+    server.answer, server.Server = answer, Closing
     try:
         import uvloop
 
@@ -134,6 +159,16 @@ def serve() -> None:
         factory = None
     with asyncio.Runner(loop_factory=factory) as runner, contextlib.suppress(KeyboardInterrupt):
         runner.run(everything())
+
+
+def _with_text(body: bytes) -> bytes:
+    """Return a chat body with a last message of plain text: some clients send parts, or none to probe."""
+    if b'"content":"' in body or b'"content": "' in body:
+        return body
+    asked = json.loads(body)
+    content = asked["messages"][-1]["content"] if asked["messages"] else ""
+    text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+    return json.dumps({**asked, "messages": [{"role": "user", "content": text}]}).encode()
 
 
 @dataclass
@@ -151,9 +186,7 @@ class _Server:
 @contextlib.contextmanager
 def _serving(python: Path) -> Iterator[_Server]:
     command = [str(python), "-m", "benchmarks.orchestration", "--serve"]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         yield _Server(process, f"http://127.0.0.1:{int(process.stdout.readline())}/v1")
     finally:
@@ -188,7 +221,9 @@ def _installed(python: Path, package: str) -> str:
 
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "no message")[:300]
+    return next((line for line in reversed(lines) if "rror" in line), lines[-1] if lines else "no message")[
+        :300
+    ]
 
 
 # measuring
@@ -221,14 +256,17 @@ def once(runs: Runs, server: _Server, calls: int, concurrency: int, *, keep: boo
         env = {**QUIET, "HOME": folder}
         command = [runs.python, script, "run", prompts, out, server.url, concurrency, *arm.options]
         if arm.again:
-            machine.measure(command, env=env, cwd=out)
+            machine.measure(command, env=env, cwd=out, timeout=TIMEOUT)
         server.take()
-        found = machine.measure(command, env=env, cwd=out)
+        found = machine.measure(command, env=env, cwd=out, timeout=TIMEOUT)
         count = server.take()
         if found.code:
             raise Failure(f"exit code {found.code}: {_last_line(found.err or found.out)}")
         shown = subprocess.run(
-            [runs.python, script, "answers", out], capture_output=True, text=True, env={**env, "PATH": "/usr/bin:/bin"}
+            [runs.python, script, "answers", out],
+            capture_output=True,
+            text=True,
+            env={**env, "PATH": "/usr/bin:/bin"},
         )
         if shown.returncode:
             raise Failure(f"its results cannot be read: {_last_line(shown.stderr)}")

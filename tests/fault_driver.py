@@ -1,14 +1,16 @@
 """Kills a run at every write point and finishes it again, in forked children of one process.
 
-    python fault_driver.py SOURCE FOLDER [torn]
+    python fault_driver.py SOURCE FOLDER [torn | full]
 
 For N = 1, 2, …: a child runs the journey and is killed (SIGKILL) at its Nth write point; a second
 child runs the same command to its end. Prints one JSON line per N: {"n", "point", "same", "calls"}.
 `same` says whether kept, dropped and export bytes equal those of an undisturbed run; `calls` is how
 many calls the backend answered in both children together. With `torn`, the last bytes of the newest
-ledger segment are cut off between the two.
+ledger segment are cut off between the two. With `full`, the first child is not killed: from its Nth
+write point on, every write fails as on a full disk (every third N, to save time).
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -20,12 +22,14 @@ import daft  # noqa: F401  imported once, before forking
 
 from taskmill import store
 from taskmill.backends import echo
+from taskmill.errors import LedgerError
 from taskmill.export import export_run
 from taskmill.recipes import SynthConfig, synth
 from taskmill.recipes.synth import ModelConfig
 
 SOURCE, FOLDER = Path(sys.argv[1]), Path(sys.argv[2])
 TORN = "torn" in sys.argv[3:]
+FULL = "full" in sys.argv[3:]
 
 
 def journey(run):
@@ -45,7 +49,7 @@ def child(run, log, kill_at):
     pid = os.fork()
     if pid:
         _, status = os.waitpid(pid, 0)
-        if os.WIFSIGNALED(status):
+        if os.WIFSIGNALED(status) or (kill_at and os.WEXITSTATUS(status) == 7):
             return True
         assert os.WEXITSTATUS(status) == 0, f"a child failed with {os.WEXITSTATUS(status)}"
         return False
@@ -56,7 +60,10 @@ def child(run, log, kill_at):
         seen += 1
         if seen == kill_at:
             log.with_suffix(".point").write_text(point)
-            os.kill(os.getpid(), signal.SIGKILL)
+            if not FULL:
+                os.kill(os.getpid(), signal.SIGKILL)
+        if kill_at and seen >= kill_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     store.on_write(hook)
     answer = echo.Echo.generate
@@ -71,6 +78,8 @@ def child(run, log, kill_at):
     try:
         journey(run)
         os._exit(0)
+    except (OSError, LedgerError) as error:
+        os._exit(7 if "No space left" in str(error) else 8)
     except BaseException:
         import traceback
 
@@ -82,13 +91,15 @@ def main():
     reference = FOLDER / "reference" / "run"
     child(reference, FOLDER / "reference.log", 0)
     expected = digest(reference)
-    n = 0
+    n, step = 1 - (3 if FULL else 1), 3 if FULL else 1
     while True:
-        n += 1
+        n += step
         run, log = FOLDER / f"{n}" / "run", FOLDER / f"{n}.log"
         killed = child(run, log, n)
         if not killed:
             return
+        if TORN and not log.with_suffix(".point").read_text().startswith("ledger"):
+            continue
         if TORN:
             segments = sorted((run / "ledger").glob("*.ledger"), key=lambda p: p.stat().st_mtime)
             if segments and segments[-1].stat().st_size > 9:

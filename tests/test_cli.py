@@ -124,15 +124,22 @@ def test_a_recipe_file_and_overrides(capsys, texts, tmp_path, monkeypatch):
 
 def test_the_run_folders_own_configuration_is_a_recipe(capsys, texts, tmp_path):
     run(capsys, *synth(texts, tmp_path / "a"))
-    code, out, _ = run(capsys, "run", tmp_path / "a" / "config.yaml", "--out", tmp_path / "b", "--json")
+    code, _, _ = run(capsys, "run", tmp_path / "a" / "config.yaml", "--out", tmp_path / "b", "--json")
     assert code == 0
     a, b = (sorted((tmp_path / n).glob("3-curate/kept/*"))[0].read_bytes() for n in "ab")
     assert a == b
 
 
 def test_labels_and_language_reach_the_prompt(capsys, texts, tmp_path):
-    words = ("--task", "topic_class", "--labels", "topic_class=storage,network", "--answer-language", "German")
-    code, out, _ = run(capsys, "synth", texts, "--model", "echo:", "--out", tmp_path / "r", *words, "--json")
+    words = (
+        "--task",
+        "topic_class",
+        "--labels",
+        "topic_class=storage,network",
+        "--answer-language",
+        "German",
+    )
+    code, _, _ = run(capsys, "synth", texts, "--model", "echo:", "--out", tmp_path / "r", *words, "--json")
     assert code in (0, 3)
     import pyarrow.parquet as pq
 
@@ -163,7 +170,9 @@ def test_dry_run_pays_at_most_twenty_calls_and_says_what_the_rest_costs(capsys, 
 
 def test_export_writes_what_was_kept(capsys, texts, tmp_path):
     run(capsys, *synth(texts, tmp_path / "r"))
-    code, out, _ = run(capsys, "export", tmp_path / "r", "--format", "messages", "--out", tmp_path / "t.jsonl")
+    code, out, _ = run(
+        capsys, "export", tmp_path / "r", "--format", "messages", "--out", tmp_path / "t.jsonl"
+    )
     assert (code, out) == (0, f"12 rows → {tmp_path / 't.jsonl'}\n")
     rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
     assert [m["role"] for m in rows[0]["messages"]] == ["user", "assistant"]

@@ -49,13 +49,17 @@ def test_the_bonito_protocol_is_spoken_exactly(texts, tmp_path):
 
 def many(texts, count):
     for i in range(count):
-        (texts / f"more{i}.txt").write_text(f"Part {i} of the machine turns slowly. It is number {i} of all parts.")
+        (texts / f"more{i}.txt").write_text(
+            f"Part {i} of the machine turns slowly. It is number {i} of all parts."
+        )
 
 
 def start(texts, server, run):
     words = [sys.executable, "-m", "taskmill", "synth", texts, "--task", "exqa", "--model", "openai:bonito-x",
              "--base-url", server.url, "--concurrency", 2, "--out", run, "--json"]  # fmt: skip
-    return subprocess.Popen([str(w) for w in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [str(w) for w in words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_killed_in_the_middle_and_run_again(texts, tmp_path):

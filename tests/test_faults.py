@@ -38,8 +38,16 @@ def test_killed_at_every_write_point(two, tmp_path):
     assert again == []
 
 
-def test_killed_and_torn_at_every_write_point(two, tmp_path):
+def test_killed_with_a_torn_last_record(two, tmp_path):
     results = drive(two, tmp_path, "torn")
-    assert len(results) > 40
+    assert len(results) > 8
     assert [r for r in results if not r["same"]] == []
     assert [r for r in results if r["calls"] - r["keys"] > 2] == []
+
+
+def test_a_disk_that_is_full_from_any_write_point_on(two, tmp_path):
+    results = drive(two, tmp_path, "full")
+    assert len(results) > 20
+    assert [r for r in results if not r["same"]] == []
+    # The answer that could not be written is the only one asked for again.
+    assert [r for r in results if r["calls"] - r["keys"] > r["point"].startswith("ledger")] == []

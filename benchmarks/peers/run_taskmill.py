@@ -1,6 +1,5 @@
 """taskmill's calls: each answer into the ledger as it comes, fsynced; then the results. See arm.py."""
 
-
 import os
 
 import orjson

@@ -24,6 +24,8 @@ CODES = "Exit codes: 0 done, 1 failure, 2 wrong usage, 3 a gate closed (the last
 
 LAYOUTS = ("messages", "prompt-completion", "alpaca", "sharegpt", "bonito", "text")
 
+_KINDS = {int: "N", float: "X", str: "TEXT"}
+
 ALIASES = {
     "create": "synth", "generate": "synth", "synthesize": "synth", "save-as": "export", "convert": "export",
     "upload": "export", "info": "inspect", "analyze": "inspect", "env": "doctor", "system-check": "doctor",
@@ -85,8 +87,9 @@ def _config_options(command: Callable[..., Any]) -> Callable[..., Any]:
         elif get_origin(option.kind) not in (None, tuple):
             settings |= {"multiple": True, "metavar": "KEY=A,B"}
         else:
-            settings |= {"metavar": getattr(option.kind, "__name__", "LIST").upper().replace("STR", "TEXT")}
-        command = click.option(f"--{option.flag}", option.path.replace(".", "__"), **settings)(command)
+            settings |= {"metavar": _KINDS.get(option.kind, "A,B")}
+        names = [f"--{option.flag}", *([option.short] if option.short else [])]
+        command = click.option(*names, option.path.replace(".", "__"), **settings)(command)
     return command
 
 

@@ -27,7 +27,7 @@ C = TypeVar("C")
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One leaf of a configuration: its dotted `path`, command-line `flag`, kind, default and help."""
+    """One leaf of a configuration: its dotted `path`, `flag` (and `short` one), kind, default and help."""
 
     path: str
     flag: str
@@ -35,6 +35,7 @@ class Option:
     default: Any
     help: str
     choices: tuple[str, ...] = ()
+    short: str = ""
 
 
 def _fields(cls: type) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
@@ -62,6 +63,7 @@ def options(cls: type, prefix: str = "") -> list[Option]:
                 default,
                 f.metadata.get("help", ""),
                 tuple(f.metadata.get("choices", ())),
+                f.metadata.get("short", ""),
             )
         )
     return found

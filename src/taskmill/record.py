@@ -285,7 +285,9 @@ def examples(table: pa.Table, *, provenance: bool = True) -> Iterable[Example]:
         source, origin = Source(), Origin()
         if provenance:
             source = Source(**sources[i])
-            origin = Origin(**{**origins[i], "parents": tuple(origins[i]["parents"] or ())})
+            made: dict[str, Any] = origins[i]
+            made["parents"] = tuple(made["parents"] or ())
+            origin = Origin(**made)
         choices = tuple(options[i] or ())
         yield Example(
             name, task, context, instruction, response, choices, index, rationale, source, origin, meta

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -154,7 +155,9 @@ class Session:
         code = error.exit_code if isinstance(error, TaskmillError) else 1
         reason = str(error) or type(error).__name__
         self.manifest.update(status="stopped", exit={"code": code, "reason": reason})
-        self.write()
+        # On a full disk this fails too; the first error is the one to report.
+        with suppress(OSError):
+            self.write()
 
     def end(self, code: int, reason: str) -> None:
         """Write how the run ended: 0, or 3 with the reason for the closed gate."""

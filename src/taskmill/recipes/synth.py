@@ -41,7 +41,10 @@ class SynthConfig:
     task: tuple[str, ...] = field(default=DEFAULT_TASKS, metadata={"help": "task types, separated by commas"})
     target: int = field(
         default=0,
-        metadata={"help": "accepted examples wanted per task type; over-generates until they are there"},
+        metadata={
+            "help": "accepted examples wanted per task type; over-generates until they are there",
+            "short": "-n",
+        },
     )
     per_passage: int = field(
         default=1, metadata={"help": "requests per passage and task type when there is no --target"}

@@ -9,7 +9,7 @@ from taskmill.record import Example, Reason
 from taskmill.tasks.base import Ask, Draft, Rejected, first_line
 from taskmill.tasks.exqa import ExtractiveQA, sample_question
 from taskmill.tasks.labels import choose, options_in
-from taskmill.tasks.passage import one_line, pick, sentences, words
+from taskmill.tasks.passage import joined, one_line, pick, sentences, words
 from taskmill.tasks.rules import (
     asks,
     clean,
@@ -57,7 +57,7 @@ def which(answer: str, options: tuple[str, ...]) -> int | None:
 
 def words_in(part: str, whole: str) -> bool:
     """Say whether the words of `part` stand in a row in `whole`."""
-    return f" {' '.join(words(part))} " in f" {' '.join(words(whole))} "
+    return joined(part) in joined(whole)
 
 
 class MultipleChoiceQA(ExtractiveQA):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from taskmill.record import Document, Example, Reason
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, TaskType, first_line
 from taskmill.tasks.metrics import rouge_l
-from taskmill.tasks.passage import content, draw_sentence, sentences, words
+from taskmill.tasks.passage import content, draw_sentence, joined, sentences, words
 from taskmill.tasks.rules import clean, is_prose, needs_context
 
 __all__ = ["Paraphrase", "differs"]
@@ -18,7 +18,7 @@ LONGER = 2.0  # times the words of its source; chosen: above, it adds what the s
 
 def differs(text: str, source: str) -> bool:
     """Say whether `text` is more than a copy or a cut-out of `source`."""
-    return f" {' '.join(words(text))} " not in f" {' '.join(words(source))} "
+    return joined(text) not in joined(source)
 
 
 class Paraphrase(TaskType):

@@ -1,13 +1,16 @@
 """Reading a passage: words, sentences, key words, exact and forgiving search for spans, overlap.
 
 Works without assuming spaces between words: in scripts written without them (Thai, Lao, Myanmar,
-Khmer, kana, Han) every character counts as a word. Everything here is linear in the text.
+Khmer, kana, Han) every character counts as a word. Everything here is linear in the text. What is read off a passage is
+remembered for a while, because all task types read the same one in a row.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
 
 from taskmill.record import Document, draw
 
@@ -18,6 +21,7 @@ __all__ = [
     "draw_sentence",
     "find_span",
     "is_english",
+    "joined",
     "keyword",
     "nearest_sentence",
     "one_line",
@@ -55,13 +59,22 @@ _STOP = frozenset(
     "you his her she him our out off own too yes get got let use used using passage text question answer "
     "sentence statement following according 的 了 是 在 の は に を が と で て る し た".split()
 )
+# Chosen: five letters stand for a word, so that inflection is no difference ("raised", "raises").
+_STEM = 5
 _FREQUENT = frozenset(("the", "of", "and", "is", "to", "in", "that", "was", "are"))
 _WRAP = "\"'“”‘’«»„`*_ \t\n\r"
 
 
-def words(text: str) -> list[str]:
+@lru_cache(maxsize=512)
+def words(text: str) -> tuple[str, ...]:
     """Return the lower-cased words; a character of an unspaced script is a word of its own."""
-    return WORD.findall(text.casefold())
+    return tuple(WORD.findall(text.casefold()))
+
+
+@lru_cache(maxsize=512)
+def joined(text: str) -> str:
+    """Return the lower-cased words joined and surrounded by spaces, ready for a search by whole words."""
+    return f" {' '.join(words(text))} "
 
 
 def one_line(text: str) -> str:
@@ -69,7 +82,8 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def sentences(text: str) -> list[str]:
+@lru_cache(maxsize=128)
+def sentences(text: str) -> tuple[str, ...]:
     """Split at sentence enders of any script and at empty lines; each is an exact substring of `text`.
 
     Known abbreviations and single initials do not end a sentence. Thai is split at empty lines only.
@@ -82,20 +96,16 @@ def sentences(text: str) -> list[str]:
             found.append(piece)
             start = gap.end()
     rest = text[start:].strip()
-    return [*found, rest] if rest else found
+    return (*found, rest) if rest else tuple(found)
 
 
-def _key(word: str) -> str:
-    # Chosen: five letters stand for the word, so that inflection is no difference ("raised", "raises").
-    return word[:5]
-
-
-def content(text: str) -> set[str]:
+@lru_cache(maxsize=512)
+def content(text: str) -> frozenset[str]:
     """Return the keys of the words that carry content: not stop words, three letters or more.
 
     Words outside ASCII count from the first letter on, because scripts differ in what three letters say.
     """
-    return {_key(w) for w in words(text) if w not in _STOP and (len(w) > 2 or not w.isascii())}
+    return frozenset(w[:_STEM] for w in words(text) if w not in _STOP and (len(w) > 2 or not w.isascii()))
 
 
 def share(part: str, whole: str) -> float:
@@ -155,13 +165,18 @@ def keyword(text: str) -> str:
     return best or text.strip()[:20]
 
 
+@lru_cache(maxsize=64)
+def _grams(text: str) -> frozenset[tuple[str, ...]]:
+    own = words(text)
+    return frozenset(zip(own, own[1:], own[2:], own[3:], strict=False))
+
+
 def copied(part: str, whole: str) -> tuple[int, float]:
     """Return (longest copied run in words, share of 4-grams of `part` that stand in `whole`).
 
     A run is a chain of copied 4-grams; runs under four words count as zero.
     """
-    own, other = words(part), words(whole)
-    grams = set(zip(other, other[1:], other[2:], other[3:], strict=False))
+    own, grams = words(part), _grams(whole)
     longest = run = hits = total = 0
     for gram in zip(own, own[1:], own[2:], own[3:], strict=False):
         total += 1
@@ -207,14 +222,13 @@ def snap_span(answer: str, text: str) -> str | None:
     wanted = words(bare)
     if not wanted or len(wanted) > len(text):
         return None
-    places = [(m.start(), m.end(), m[0].casefold()) for m in WORD.finditer(text)]
-    # A run of words is found by substring search in the words joined by a character no word holds.
-    stream = " " + " ".join(p[2] for p in places) + " "
-    at = stream.find(" " + " ".join(wanted) + " ")
+    # A run of words is found by substring search in the words joined by spaces, which no word holds.
+    at = joined(text).find(joined(bare))
     if at < 0:
         return None
-    first = stream.count(" ", 0, at + 1) - 1
-    return text[places[first][0] : places[first + len(wanted) - 1][1]]
+    first = joined(text).count(" ", 0, at + 1) - 1
+    run = [m.span() for m in islice(WORD.finditer(text), first, first + len(wanted))]
+    return text[run[0][0] : run[-1][1]] if len(run) == len(wanted) else None
 
 
 def draw_sentence(document: Document, seed: int, sample: int, purpose: str) -> str:
@@ -229,7 +243,7 @@ def draw_sentence(document: Document, seed: int, sample: int, purpose: str) -> s
     return one_line(order[sample % len(order)]) if order else ""
 
 
-def pick(items: list[str], seed: int, row: str, purpose: str) -> Iterator[str]:
+def pick(items: Sequence[str], seed: int, row: str, purpose: str) -> Iterator[str]:
     """Yield all items once, in an order drawn from (seed, row, purpose)."""
     left = list(items)
     number = draw(seed, row, purpose)

@@ -55,7 +55,7 @@ class QuestionAnswering(ExtractiveQA):
         if wrong:
             return wrong
         question = question_of(example.instruction)
-        if opens_with_wh(question) and words(example.response) in (["yes"], ["no"]):
+        if opens_with_wh(question) and words(example.response) in (("yes",), ("no",)):
             return Rejected(Reason.TRIVIAL, f"{example.response!r} does not answer a wh-question")
         if len(example.response) > max(len(example.context), 40):
             return Rejected(Reason.TOO_LONG, "the answer is longer than the passage")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 from taskmill.record import Example, Reason
 from taskmill.render import fill, has_marker, has_placeholder
 from taskmill.tasks.base import Rejected, first_line
-from taskmill.tasks.passage import WORD, content, copied, find_span, sentences, words
+from taskmill.tasks.passage import WORD, content, copied, find_span, joined, sentences, words
 
 __all__ = [
     "asks",
@@ -77,7 +78,8 @@ _AROUND = ' \t"“”*_`'
 _QUOTES = re.compile(r"[\"“„«「]([^\"“”„«»「」\n]+)[\"”“»」]")
 
 
-def pieces(instruction: str) -> list[tuple[str, str]]:
+@lru_cache(maxsize=32)
+def pieces(instruction: str) -> tuple[tuple[str, str], ...]:
     """Return the lines of an instruction besides its passage, as (label or "", text)."""
     found = []
     for line in fill(instruction, "\n").split("\n"):
@@ -86,7 +88,7 @@ def pieces(instruction: str) -> list[tuple[str, str]]:
             continue
         labelled = _LABEL.match(stripped)
         found.append((labelled[1].lower(), labelled[2]) if labelled else ("", stripped))
-    return found
+    return tuple(found)
 
 
 def quoted(instruction: str) -> list[str]:
@@ -129,6 +131,7 @@ def is_question(text: str) -> bool:
     )
 
 
+@lru_cache(maxsize=32)
 def question_of(instruction: str) -> str:
     """Return the question an instruction asks, or "".
 
@@ -210,18 +213,19 @@ def repeats(text: str) -> bool:
     tokens = words(text)
     if len(tokens) < 9:
         return False
-    grams = Counter(zip(tokens, tokens[1:], tokens[2:], strict=False))
-    top = max(grams.values())
+    grams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
+    if len(set(grams)) > len(grams) - 2:  # none can stand three times
+        return False
+    top = max(Counter(grams).values())
     return top >= 3 and 3 * top > 0.18 * len(tokens)
 
 
 def leaked(example: Example) -> Rejected | None:
     """The question must not hold the whole response, nor the response only repeat the question."""
-    question = " ".join(words(question_of(example.instruction)))
-    response = " ".join(words(example.response))
-    if question and f" {response} " in f" {question} ":
+    question = question_of(example.instruction)
+    if question and joined(example.response) in joined(question):
         return Rejected(Reason.LEAKED_ANSWER, "the question states its answer")
-    if question and f" {question} " in f" {response} ":
+    if question and joined(question) in joined(example.response):
         return Rejected(Reason.TRIVIAL, "the answer repeats the question")
     return None
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from taskmill.record import Document, Example, Reason
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
 from taskmill.tasks.labels import LabelType, Meanings, label_fields
-from taskmill.tasks.passage import draw_sentence, is_english, keyword, one_line, words
+from taskmill.tasks.passage import draw_sentence, is_english, joined, keyword, one_line, words
 from taskmill.tasks.rules import is_prose, labelled_as, not_copied, on_topic, quoted
 
 __all__ = ["TextualEntailment"]
@@ -73,7 +73,7 @@ class TextualEntailment(LabelType):
             return None  # a free-form instruction that marks no statement: nothing more to look at
         if len(words(statement)) < 4:
             return Rejected(Reason.TRIVIAL, f"the statement {statement[:40]!r} is too short")
-        if f" {' '.join(words(statement))} " in f" {' '.join(words(example.context))} ":
+        if joined(statement) in joined(example.context):
             return Rejected(Reason.COPY, "the statement is a sentence of the passage")
         return (
             is_prose(statement) or not_copied(statement, example, LONGEST_RUN) or on_topic(statement, example)
