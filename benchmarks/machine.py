@@ -63,9 +63,10 @@ def _field(path: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """How one command went: seconds from start to end, peak memory of all its processes together."""
+    """How one command went: seconds from start to end; processor time and peak memory of its whole tree."""
 
     seconds: float
+    cpu_seconds: float
     peak_mb: float
     load: float
     code: int
@@ -81,7 +82,7 @@ def measure(
     timeout: float = 600,
 ) -> Measured:
     """Run a command as a fresh process and measure it; the load is that before its start."""
-    before = load()
+    before, used = load(), _cpu()
     start = time.perf_counter()
     process = subprocess.Popen(
         [str(c) for c in command],
@@ -108,7 +109,13 @@ def measure(
     seconds = time.perf_counter() - start
     watch.over.set()
     watch.join()
-    return Measured(seconds, watch.peak / 1024, before, code, out, err)
+    return Measured(seconds, _cpu() - used, watch.peak / 1024, before, code, out, err)
+
+
+def _cpu() -> float:
+    """Return the processor seconds of all ended children."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 class _Watch(threading.Thread):

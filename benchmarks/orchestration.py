@@ -32,12 +32,16 @@ ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).parent / "peers"
 ITEM = re.compile(r"item (\d{6})")
 QUIET = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
-    "LOGURU_LEVEL": "WARNING",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "NEMO_TELEMETRY_ENABLED": "false",  # data-designer
+    "TELEMETRY_ENABLED": "0",  # bespokelabs-curator
+    "CURATOR_VIEWER": "0",
+    "DAFT_ANALYTICS_ENABLED": "0",
+    "OPENAI_API_KEY": "none",
 }
-"""Telemetry of dependencies off; each peer's script turns off its own."""
+"""The environment of every arm: no usage reports, no network beyond the loopback server."""
 
 WARM_UP = 100
 """Calls of a first run that is not counted: it compiles, and shows whether an arm works at all."""
@@ -100,8 +104,6 @@ class _Count:
 
 def serve() -> None:
     """Run the loopback server; a line on standard input prints its counts and starts them anew."""
-    import orjson
-
     from benchmarks import orchestration_server as server
 
     plain = server.answer
@@ -116,7 +118,7 @@ def serve() -> None:
             count.calls += 1
             if b"Return JSON format only" in body:  # synthetic-data-kit
                 pair = {"question": "What?", "answer": f"item {ITEM.findall(body.decode())[-1]}"}
-                return _said(orjson.dumps([pair]).decode(), chat=True)
+                return _said(json.dumps([pair]), chat=True)
             if b"<|tasktype|>" in body:  # Bonito's protocol
                 asked = f"What does the river carry, and what is item {ITEM.findall(body.decode())[-1]}?"
                 return _said(f"Write a question about this: {{{{context}}}}\n<|pipe|>\n{asked}", chat=False)
@@ -126,14 +128,6 @@ def serve() -> None:
         sys.stdin.readline()
         print(json.dumps(count.__dict__), flush=True)
         count.__init__()
-
-    def _said(text: str, chat: bool) -> bytes:
-        said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-        choice = {"index": 0, **said, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
-        reply = orjson.dumps({"id": "cmpl-0", "model": "fast-model", "choices": [choice], "usage": usage})
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(reply)
-        return head + reply
 
     class Closing(server.Server):
         """Ends a connection where the client asks for it: datatrove reads until it does."""
@@ -159,6 +153,15 @@ def serve() -> None:
         factory = None
     with asyncio.Runner(loop_factory=factory) as runner, contextlib.suppress(KeyboardInterrupt):
         runner.run(everything())
+
+
+def _said(text: str, chat: bool) -> bytes:
+    said = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+    choice = {"index": 0, **said, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
+    reply = json.dumps({"id": "cmpl-0", "model": "fast-model", "choices": [choice], "usage": usage}).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(reply)
+    return head + reply
 
 
 def _with_text(body: bytes) -> bytes:
@@ -237,6 +240,7 @@ class Runs:
     python: Path
     version: str = ""
     wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     steady: list[float] = field(default_factory=list)
     peak_mb: list[float] = field(default_factory=list)
     load: list[float] = field(default_factory=list)
@@ -274,6 +278,7 @@ def once(runs: Runs, server: _Server, calls: int, concurrency: int, *, keep: boo
     if not keep:
         return
     runs.wall.append(found.seconds)
+    runs.cpu.append(found.cpu_seconds)
     runs.peak_mb.append(found.peak_mb)
     runs.load.append(found.load)
     runs.received.append(count.calls)
@@ -335,6 +340,7 @@ def result(arms: Sequence[Runs], args: argparse.Namespace) -> dict:
                 entry["steady_calls_per_second"] = machine.summary(runs.steady, 0)
                 entry["steady_to_bare"] = _ratio(runs.steady, bare.steady)
             entry["wall_rate_to_bare"] = _ratio(bare.wall, runs.wall)
+            entry["cpu_seconds"] = machine.summary(runs.cpu)
             entry["peak_mb"] = machine.summary(runs.peak_mb, 1)
             entry["calls_received"] = runs.received
             entry["right_answers"] = runs.right
@@ -356,7 +362,9 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
 def table(found: dict) -> str:
     """Return the figures as a table of plain text."""
     calls = found["settings"]["calls"]
-    columns = f"{'':29}{'wall s':>20}{'calls/s':>9}{'steady':>9}{'to bare':>9}{'MB':>7}{'right':>8}"
+    columns = (
+        f"{'':29}{'wall s':>20}{'calls/s':>9}{'steady':>9}{'to bare':>9}{'cpu s':>7}{'MB':>6}{'right':>8}"
+    )
     lines = [f"{calls} calls, concurrency {found['settings']['concurrency']}", columns]
     for name, entry in found["arms"].items():
         if "wall_seconds" in entry:
@@ -365,7 +373,8 @@ def table(found: dict) -> str:
             steady = entry.get("steady_calls_per_second", {}).get("median", "")
             lines.append(
                 f"{name:29}{spread:>20}{entry['calls_per_second']['median']:>9.0f}{steady:>9}"
-                f"{entry.get('steady_to_bare', ''):>9}{entry['peak_mb']['median']:>7.0f}"
+                f"{entry.get('steady_to_bare', ''):>9}{entry['cpu_seconds']['median']:>7.1f}"
+                f"{entry['peak_mb']['median']:>6.0f}"
                 f"{min(entry['right_answers']):>8}"
             )
         if "error" in entry:

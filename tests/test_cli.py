@@ -166,6 +166,8 @@ def test_dry_run_pays_at_most_twenty_calls_and_says_what_the_rest_costs(capsys, 
     assert found["cost"]["low"] <= manifest["cost"] <= found["cost"]["high"]
     code, out, _ = run(capsys, *words, "--dry-run")
     assert "95 % interval" in out
+    shown = json.loads((tmp_path / "r" / "manifest.json").read_text())
+    assert shown == manifest, "an estimate leaves the manifest of a finished run as it was"
 
 
 def test_export_writes_what_was_kept(capsys, texts, tmp_path):

@@ -47,6 +47,8 @@ def test_every_default_round_trips():
         ({"inner": {"width": -1}}, "0 or more"),
         ({"on": "perhaps"}, "expected true or false"),
         ({"share": None}, "expected a number"),
+        ({"inner": {"mode": ["fast"]}}, "inner.mode: expected one value"),
+        ({"inner": {"mode": None}}, "inner.mode: expected one value"),
         ({"labels": ["a"]}, "expected a mapping"),
     ],
 )
@@ -71,6 +73,10 @@ def test_flags_are_unique_and_documented():
     flags = [o.flag for o in found]
     assert len(flags) == len(set(flags))
     assert [o.path for o in found if not o.help] == []
+
+
+def test_a_word_that_ends_in_a_colon_is_a_word():
+    assert build(SynthConfig, override(["model.ref=echo:"])).model.ref == "echo:"
 
 
 def test_difference_names_the_leaves():

@@ -140,8 +140,10 @@ def test_the_key_is_in_no_file_log_or_traceback(texts, tmp_path):
         return ok(seen) if seen.number < 3 else reply(b"denied: " + KEY.encode(), 401)
 
     with Server(play) as server:
-        words = [sys.executable, "-m", "taskmill", "-v", "synth", texts, "--task", "exqa,qg", "--model",
-                 "openai:some-model", "--base-url", server.url, "--retries", 0, "--out", tmp_path / "run"]  # fmt: skip
+        words = [
+            *(sys.executable, "-m", "taskmill", "-v", "synth", texts, "--task", "exqa,qg", "--retries", 0),
+            *("--model", "openai:some-model", "--base-url", server.url, "--out", tmp_path / "run"),
+        ]
         shown = subprocess.run(
             [str(w) for w in words], capture_output=True, text=True, env={**os.environ, "OPENAI_API_KEY": KEY}
         )

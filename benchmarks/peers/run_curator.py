@@ -8,15 +8,12 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-os.environ["TELEMETRY_ENABLED"] = "0"
-os.environ["CURATOR_VIEWER"] = "0"
-os.environ["OPENAI_API_KEY"] = "none"
+from arm import MODEL, main, read, rows
+from bespokelabs import curator
+
 _VOCABULARY = "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
 for _copy in Path(find_spec("litellm").submodule_search_locations[0]).rglob(_VOCABULARY):
     os.environ["TIKTOKEN_CACHE_DIR"] = str(_copy.parent)
-
-from arm import MODEL, main, read, rows
-from bespokelabs import curator
 
 
 class Asker(curator.LLM):

@@ -1,9 +1,5 @@
 """NeMo Data Designer: a seed file of prompts and one LLM text column, buffer 1,000. See arm.py."""
 
-import os
-
-os.environ["NEMO_TELEMETRY_ENABLED"] = "false"
-
 import data_designer.config as dd
 from arm import MODEL, main
 from data_designer.interface import DataDesigner
@@ -29,8 +25,7 @@ def answers(out):
     import pandas as pd
 
     for path in sorted((out / "artifacts").rglob("parquet-files/*.parquet")):
-        for prompt, answer in pd.read_parquet(path)[["prompt", "answer"]].itertuples(index=False):
-            yield prompt, answer
+        yield from pd.read_parquet(path)[["prompt", "answer"]].itertuples(index=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""datatrove's InferenceRunner against an endpoint, with or without checkpoints (chunks of 500). See arm.py."""
+"""datatrove's InferenceRunner against an endpoint, checkpoints (chunks of 500) or none. See arm.py."""
 
 import json
 

@@ -20,7 +20,10 @@ from taskmill.errors import TaskmillError, UsageError
 
 __all__ = ["main"]
 
-CODES = "Exit codes: 0 done, 1 failure, 2 wrong usage, 3 a gate closed (the last line says which)."
+CODES = (
+    "Exit codes: 0 done, 1 failure, 2 wrong usage, 3 a gate closed (the last line says which), "
+    "130 interrupted."
+)
 
 LAYOUTS = ("messages", "prompt-completion", "alpaca", "sharegpt", "bonito", "text")
 
@@ -57,13 +60,13 @@ class _Group(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Show tracebacks.")
 @click.pass_context
 def cli(ctx: click.Context, verbose: bool) -> None:
-    r"""Raw text and datasets in, instruction-tuning data out.
+    """Raw text and datasets in, instruction-tuning data out.
 
     \b
     taskmill demo
     taskmill synth docs/ --task exqa,ynqa --target 100 --out runs/first
     taskmill export runs/first --format messages --out train.jsonl
-    """
+    """  # noqa: D301 - click wants the character itself
     ctx.obj = verbose
 
 
@@ -80,15 +83,16 @@ def _config_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default = ",".join(default)
         text = option.help + (f"  [default: {default}]" if default not in ("", None, {}, False, 0) else "")
         settings: dict[str, Any] = {"help": text, "default": None}
+        declared = f"--{option.flag}"
         if option.kind is bool:
-            settings |= {"is_flag": True}
+            declared += f"/--no-{option.flag}"
         elif option.choices:
             settings |= {"type": click.Choice(option.choices)}
         elif get_origin(option.kind) not in (None, tuple):
             settings |= {"multiple": True, "metavar": "KEY=A,B"}
         else:
             settings |= {"metavar": _KINDS.get(option.kind, "A,B")}
-        names = [f"--{option.flag}", *([option.short] if option.short else [])]
+        names = [declared, *([option.short] if option.short else [])]
         command = click.option(*names, option.path.replace(".", "__"), **settings)(command)
     return command
 
@@ -156,7 +160,8 @@ def synth(
     from taskmill.recipes.synth import SynthConfig
 
     mapping = merge(load_yaml(Path(file)) if file else {}, _given(flags))
-    mapping.pop("recipe", None)
+    for name in ("recipe", "out"):  # words of a recipe file that are not the configuration's
+        mapping.pop(name, None)
     if sources:
         mapping["sources"] = list(sources)
     if resume and not (Path(out) / "manifest.json").exists():
@@ -259,12 +264,13 @@ def export_command(run: str, layout: str, out: str | None, as_json: bool, **sett
 
     target = Path(out) if out else Path(run) / "export"
     result = export_run(Path(run), target, layout, **settings)
+    refused = {str(reason): n for reason, n in result.dropped.items()}
     if as_json:
-        click.echo(
-            json.dumps({"rows": result.rows, "out": str(target), "files": [str(f) for f in result.files]})
-        )
+        files = [str(f) for f in result.files]
+        click.echo(json.dumps({"rows": result.rows, "dropped": refused, "out": str(target), "files": files}))
     else:
-        click.echo(f"{result.rows} rows → {target}")
+        left = f" ({sum(refused.values())} refused: {refused})" if refused else ""
+        click.echo(f"{result.rows} rows → {target}{left}")
     return 0
 
 

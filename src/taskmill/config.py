@@ -113,8 +113,11 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         return _boolean(value, where)
     if kind in (int, float):
         return _number(value, kind, where)
-    if value is None:
-        raise ConfigError(f"{where}: a value is missing")
+    if isinstance(value, Mapping) and list(value.values()) == [None]:
+        # YAML reads the word `echo:` as a mapping to nothing.
+        return f"{next(iter(value))}:"
+    if value is None or isinstance(value, Mapping | list):
+        raise ConfigError(f"{where}: expected one value, got {value!r}")
     return str(value)
 
 

@@ -31,7 +31,7 @@ from taskmill.recipes.session import Progress, ignore
 __all__ = ["examine", "progress_bars", "show_estimate", "show_health", "show_manifest"]
 
 _VARIABLES = (
-    "OPENAI_API_KEY", "OPENAI_BASE_URL", "OLLAMA_HOST", "ANTHROPIC_API_KEY", "OPENROUTER_API_KEY",
+    "OPENAI_API_KEY", "OPENAI_BASE_URL", "OLLAMA_HOST",
     "HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "HTTPS_PROXY", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
 

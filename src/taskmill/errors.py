@@ -10,16 +10,13 @@ TaskmillError                exit 1
 ├── LedgerError              exit 1   the record of paid calls is damaged or unwritable
 ├── RunFolderError           exit 1   the run folder is in use, foreign or inconsistent
 └── GateClosed               exit 3   work ended cleanly, but not with what was asked for
-├── Shortfall                     fewer accepted examples than `--target`
-├── BudgetReached                 a limit on calls, tokens, cost or time
-└── LicenceUnknown                rows of unknown licence in a commercial export
+    └── LicenceUnknown              rows of unknown licence in a commercial export
 """
 
 from __future__ import annotations
 
 __all__ = [
     "BackendError",
-    "BudgetReached",
     "ConfigError",
     "GateClosed",
     "InputError",
@@ -27,7 +24,6 @@ __all__ = [
     "LicenceUnknown",
     "MissingExtra",
     "RunFolderError",
-    "Shortfall",
     "TaskmillError",
     "UnknownName",
     "UsageError",
@@ -81,14 +77,6 @@ class GateClosed(TaskmillError):
     """The work ended cleanly but a gate the user set is closed."""
 
     exit_code = 3
-
-
-class Shortfall(GateClosed):
-    """Fewer examples were accepted than asked for."""
-
-
-class BudgetReached(GateClosed):
-    """A limit on calls, tokens, cost or time was reached; the same command continues."""
 
 
 class LicenceUnknown(GateClosed):

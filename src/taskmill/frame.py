@@ -46,6 +46,7 @@ def use_runner(runner: str) -> None:
         import ray  # noqa: F401
     except ImportError as error:
         raise MissingExtra("ray", "cluster") from error
+    # Ray reports usage on its own unless told not to.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     _daft().set_runner_ray(address or None)
 

@@ -1,4 +1,4 @@
-"""The records: Document, Example, Verdict; their Arrow schemas, ids and reason codes.
+"""The records: Document and Example, and the verdict on one; their Arrow schemas, ids and reason codes.
 
 The Arrow schemas are the truth and the dataclasses follow them. Ids are hashes of content, so the
 same input has the same id on every machine. Imports nothing of taskmill.
@@ -17,6 +17,7 @@ import pyarrow as pa
 __all__ = [
     "DOCUMENT_SCHEMA",
     "EXAMPLE_SCHEMA",
+    "VERDICT_SCHEMA",
     "Document",
     "Dropped",
     "Example",
@@ -24,7 +25,6 @@ __all__ = [
     "Reason",
     "Source",
     "Span",
-    "Verdict",
     "content_id",
     "draw",
     "dropped_schema",
@@ -62,7 +62,6 @@ class Reason(StrEnum):
     TOO_LONG = "too_long"  # the output is longer than the task type allows
     TRIVIAL = "trivial"  # nothing is asked or answered (too short, answer repeats the question)
     LEAKED_ANSWER = "leaked_answer"  # the instruction already states the response
-    WRONG_LANGUAGE = "wrong_language"  # the output is not in the language asked for
     MARKER = "marker"  # a wire marker or placeholder is left in the text
     REPETITIVE = "repetitive"  # the output repeats itself
     # yield
@@ -153,18 +152,6 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a filter says of one row; `score` is stored so that thresholds can be applied later."""
-
-    example: str
-    stage: str
-    filter: str
-    keep: bool
-    reason: Reason | None = None
-    score: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Dropped:
     """A row that left the river, with the reason and the evidence in one sentence."""
 
@@ -226,17 +213,17 @@ EXAMPLE_SCHEMA = pa.schema(
     ]
 )
 
+VERDICT_SCHEMA = pa.schema(
+    [("filter", pa.string()), ("reason", pa.string()), ("detail", pa.string()), ("score", pa.float64())]
+)
+"""What a filter says of one row. `reason` is null where the row is kept; `score` is stored where a
+filter has one, so that thresholds can be applied later."""
+
 
 def dropped_schema(row: pa.Schema) -> pa.Schema:
     """Return the schema of a stage's dropped rows: the row's own columns, then the verdict's."""
-    verdict = [
-        ("filter", pa.string()),
-        ("reason", pa.string()),
-        ("detail", pa.string()),
-        ("score", pa.float64()),
-    ]
-    for name, kind in verdict:
-        row = row.append(pa.field(name, kind))
+    for f in VERDICT_SCHEMA:
+        row = row.append(f)
     return row
 
 
@@ -253,7 +240,7 @@ def to_table(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
     columns = []
     for f in schema:
         if rows and isinstance(rows[0], Dropped):
-            own = f.name in ("filter", "reason", "detail", "score")
+            own = f.name in VERDICT_SCHEMA.names
             values = [getattr(r if own else r.row, f.name) for r in rows]
         else:
             values = [getattr(r, f.name) for r in rows]

@@ -43,6 +43,10 @@ class ModelConfig:
     api_key_env: str = field(
         default="OPENAI_API_KEY", metadata={"help": "environment variable that holds the API key"}
     )
+    answers_as: str = field(
+        default="",
+        metadata={"help": "name under which the server may answer, * for any; default: the model's"},
+    )
     num_ctx: int = field(default=0, metadata={"help": "context length to ask of Ollama; 0: 8192 there"})
     deterministic: bool = field(
         default=False,

@@ -254,4 +254,5 @@ def create(name: str, revision: str, config: ModelConfig) -> OpenAI:
         timeout=config.timeout,
         retries=config.retries,
         num_ctx=config.num_ctx,
+        answers_as=config.answers_as,
     )

@@ -1,3 +1,3 @@
-"""Example → Verdict. A filter says keep or why not; nothing here rewrites."""
+"""Example → verdict. A filter says keep or why not; nothing here rewrites."""
 
 __all__: list[str] = []

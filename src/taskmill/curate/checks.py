@@ -8,16 +8,11 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taskmill.record import Example, Reason, dropped_schema, examples
+from taskmill.record import VERDICT_SCHEMA, Example, Reason, dropped_schema, examples
 from taskmill.tasks import get
 from taskmill.tasks.base import Rejected
 
-__all__ = ["VERDICTS", "Settle", "check", "judge"]
-
-VERDICTS = pa.schema(
-    [("filter", pa.string()), ("reason", pa.string()), ("detail", pa.string()), ("score", pa.float64())]
-)
-"""One row per example; `reason` is null where the example is kept."""
+__all__ = ["Settle", "check", "judge"]
 
 
 def check(example: Example) -> Rejected | None:
@@ -33,7 +28,7 @@ def judge(table: pa.Table) -> pa.Table:
     rows = len(found)
     columns = [["check"] * rows, reasons, details, [None] * rows]
     return pa.Table.from_arrays(
-        [pa.array(c, f.type) for c, f in zip(columns, VERDICTS, strict=True)], schema=VERDICTS
+        [pa.array(c, f.type) for c, f in zip(columns, VERDICT_SCHEMA, strict=True)], schema=VERDICT_SCHEMA
     )
 
 

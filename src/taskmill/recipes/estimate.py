@@ -41,6 +41,7 @@ def estimate(
     """
     validate(config)
     with Run(Path(out)) as run:
+        before = run.manifest()
         session = Session.open(run, to_mapping(config), free=FREE, update=update, report=on_progress)
         session.manifest["model"] = {"ref": config.model.ref, "protocol": backends.protocol_of(config.model)}
         stages.ingest(session, config.sources, config.ingest)
@@ -54,6 +55,8 @@ def estimate(
             session.book(caller)
         calls = _calls(config, passages, caller.backend.model, answers)
         session.end(0, "estimated; nothing was kept but the calls in the ledger")
+        if before.get("status") in ("done", "short"):
+            run.write_manifest(before)  # an estimate says nothing about what the folder already holds
     price = load_price(config.budget.prices, config.model.ref)
     return {"sample": len(answers), "made": caller.made, "failed": caller.failed, "calls": calls} | _totals(
         calls, [c for _, c in answers], seconds if caller.made else 0.0, price

@@ -16,7 +16,7 @@ from taskmill.budget import Budget, BudgetConfig, load_price
 from taskmill.caller import Caller
 from taskmill.calls import Request
 from taskmill.config import to_mapping
-from taskmill.curate.checks import VERDICTS, Settle, check, judge
+from taskmill.curate.checks import Settle, check, judge
 from taskmill.errors import InputError
 from taskmill.ingest import IngestConfig, fingerprint, read_sources
 from taskmill.ledger import Ledger
@@ -24,6 +24,7 @@ from taskmill.recipes.session import Progress, Session
 from taskmill.record import (
     DOCUMENT_SCHEMA,
     EXAMPLE_SCHEMA,
+    VERDICT_SCHEMA,
     Document,
     Dropped,
     Example,
@@ -44,7 +45,7 @@ EXAMPLE_KEYS = ("id", "origin.call")
 _BATCH = 512
 _TICK = 0.2
 
-_INVISIBLE = ("base_url", "concurrency", "timeout", "retries", "api_key_env")
+_INVISIBLE = ("base_url", "concurrency", "timeout", "retries", "api_key_env", "answers_as")
 """Keys of the model's configuration that do not change what it answers."""
 
 
@@ -325,7 +326,7 @@ def _curate(session: Session, source: Any, folder: Any, key: str, target: int) -
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     licences: Counter[str] = Counter()
     total = session.manifest["funnel"]["synthesize"]["kept"]
-    for rows, verdicts in frame.map_batches(parts(source / "kept"), EXAMPLE_SCHEMA, judge, VERDICTS):
+    for rows, verdicts in frame.map_batches(parts(source / "kept"), EXAMPLE_SCHEMA, judge, VERDICT_SCHEMA):
         kept, lost = settle.split(rows, verdicts)
         writer.count(rows.num_rows)
         writer.kept.add_table(kept)

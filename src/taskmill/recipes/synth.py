@@ -26,8 +26,19 @@ __all__ = ["SynthConfig", "synth"]
 
 DEFAULT_TASKS = ("exqa", "qg", "ynqa", "summarization")
 
-FREE = ("target", "budget.", "max_attempts", "min_yield", "runner", "model.base_url", "model.concurrency",
-        "model.timeout", "model.retries", "model.api_key_env")  # fmt: skip
+FREE = (
+    "target",
+    "budget.",
+    "max_attempts",
+    "min_yield",
+    "runner",
+    "model.base_url",
+    "model.concurrency",
+    "model.timeout",
+    "model.retries",
+    "model.api_key_env",
+    "model.answers_as",
+)
 """Keys that may change when a run folder is continued: they change how far it goes, not what it says."""
 
 
@@ -115,6 +126,9 @@ def validate(config: SynthConfig) -> None:
     unused = set(config.labels) - set(config.task)
     if unused:
         raise ConfigError(f"labels are given for {', '.join(sorted(unused))}, which --task does not name")
+    alone = [task for task, labels in config.labels.items() if len(set(labels)) < 2]
+    if alone:
+        raise ConfigError(f"labels of {', '.join(alone)}: at least two different labels are needed")
     if config.per_passage < 1 or config.max_attempts < 1 or config.count < 1:
         raise ConfigError("per_passage, max_attempts and count must be 1 or more")
     if config.model.temperature == 0 and not config.target and config.per_passage > 1:
@@ -124,7 +138,10 @@ def validate(config: SynthConfig) -> None:
     backend, _, _ = backends.split_reference(config.model.ref)
     if backend not in backends.GENERATORS.names():
         backends.GENERATORS.get(backend)
-    load_price(config.budget.prices, config.model.ref)
+    if load_price(config.budget.prices, config.model.ref) is None and config.budget.max_cost:
+        raise ConfigError("--max-cost needs --prices FILE with the price of the model")
+    if backends.protocol_of(config.model) == "bonito" and (config.count > 1 or config.answer_language):
+        raise ConfigError("the bonito protocol has no place for --count or --answer-language; use chat")
 
 
 def _model_entry(config: SynthConfig) -> dict[str, Any]:

@@ -79,8 +79,6 @@ _LINE = re.compile(
     r"^\s*(?:\d+[.)]\s*)?[*_#\s]*([A-Za-z][A-Za-z ]{0,24}?)\s*\d*[*_]*\s*[:：]\s*[*_]*\s*(.*)$"
 )
 _NUMBERED = re.compile(r"^\s*\d{1,2}[.)]\s+(?=\S)", re.MULTILINE)
-
-
 _SHORT = {"q": "question", "a": "answer"}
 
 
@@ -161,7 +159,7 @@ def _flat(value: object) -> str:
 
 
 def quote_passage(instruction: str, passage: str) -> str:
-    """Return the instruction with one spelling of the placeholder, also where it pastes the passage itself."""
+    """Return the instruction with one spelling of the placeholder, put in where the passage is pasted."""
     if has_placeholder(instruction):
         return _SLOT.sub(PLACEHOLDER, instruction)
     pasted = escape(passage)

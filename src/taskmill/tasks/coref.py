@@ -1,4 +1,4 @@
-"""Coreference resolution: what does a pronoun of the passage stand for?"""
+"""Coreference resolution: what a pronoun of the passage stands for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LONGEST = 12  # words of the answer; chosen: a mention is a noun phrase, not a c
 
 
 class Coreference(TaskType):
-    """A pronoun of the passage and the words of the passage it stands for, or a yes-no question about them."""
+    """A pronoun of the passage and the words it stands for there, or a yes-no question about them."""
 
     name = "coref"
     title = "coreference resolution"

@@ -33,7 +33,7 @@ __all__ = ["ExtractiveQA", "sample_question"]
 
 
 def sample_question(text: str) -> tuple[str, str]:
-    """Return a (question, answer) that any passage of a few words supports: how does its sentence end?"""
+    """Return a (question, answer) that any passage of a few words supports: how its sentence ends."""
     sentence = next((s for s in sentences(text) if len(words(s)) > 5), text.strip())
     tokens = sentence.split()
     if len(tokens) < 6:  # a script without spaces
@@ -86,7 +86,7 @@ class ExtractiveQA(TaskType):
         return Draft(instruction, span or given, template=template, raw=raw)
 
     def fitting(self, question: str, ask: Ask) -> str:
-        """Return the drawn sentence if it holds half of the question's content words, else the one that answers."""
+        """Return the drawn sentence if it holds half of what is asked about, else the one that answers."""
         drawn, asked = ask.fields.get("answer", ""), content(question)
         if drawn and asked and 2 * len(asked & content(drawn)) >= len(asked):
             return self.span(drawn, ask)

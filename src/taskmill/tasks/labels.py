@@ -19,7 +19,7 @@ from taskmill.tasks.rules import clean, in_label_set, needs_context
 __all__ = ["LabelType", "Meanings", "choose", "enumerate_labels", "label_fields", "options_in"]
 
 Meanings = tuple[tuple[str, ...], ...]
-_NOT = frozenset("not never neither nor cannot t isn't doesn't aren't don't can't won't".split())
+_NOT = frozenset(("not", "never", "neither", "nor", "cannot", "t"))  # words() splits "isn't"
 _BULLET = re.compile(r"^\s*(?:[-*•]\s+|\(?[A-Ha-h1-9][.):]\s*|\([A-Ha-h1-9]\)\s*)(\S.*)$", re.M)
 _LISTED = re.compile(
     r"(?:options|choices|choose (?:from|between|one of)|labels|categories)[^:：\n]*[:：]\s*([^\n]+)", re.I
@@ -78,7 +78,7 @@ def choose(reply: str, labels: tuple[str, ...], meanings: Meanings = ()) -> int 
 
 
 def options_in(instruction: str) -> tuple[str, ...]:
-    """Return the options a free-form instruction lists: bullets, lettered lines, "Options: a, b", "a, b or c?"."""
+    """Return the options an instruction lists: bullets, lettered lines, "Options: a, b" or "a, b or c?"."""
     text = fill(instruction, "\n")
     bullets = [b.strip() for b in _BULLET.findall(text)]
     if len(bullets) > 1:

@@ -17,9 +17,12 @@ class NaturalLanguageInference(TextualEntailment):
     title = "natural language inference"
     labels = ("Yes", "No", "Maybe")
     meanings = (
-        ("yes", "true", "entailment", "entailed", "entails", "correct", "supported", "supports", "always", "guaranteed"),
-        ("no", "false", "contradiction", "contradicted", "contradicts", "incorrect", "refuted", "refutes", "never", "impossible"),
-        ("maybe", "inconclusive", "neutral", "unknown", "undetermined", "not enough info", "sometimes", "possible", "neither"),
+        ("yes", "true", "entailment", "entailed", "entails", "correct",
+         "supported", "supports", "always", "guaranteed"),
+        ("no", "false", "contradiction", "contradicted", "contradicts", "incorrect",
+         "refuted", "refutes", "never", "impossible"),
+        ("maybe", "inconclusive", "neutral", "unknown", "undetermined", "not enough info",
+         "sometimes", "possible", "neither"),
     )  # fmt: skip
     surfaces = (
         ("Yes", "No", "Maybe"),

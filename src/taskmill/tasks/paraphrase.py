@@ -51,7 +51,7 @@ class Paraphrase(TaskType):
         return Draft(instruction, text, template=template)
 
     def check(self, example: Example) -> Rejected | None:
-        """It is no copy of the passage, and some sentence keeps its content words in it, at most twice as long."""
+        """No copy of the passage; keeps the content words of one of its sentences, at most twice as long."""
         wrong = clean(example) or needs_context(example)
         if wrong:
             return wrong

@@ -1,4 +1,4 @@
-"""Paraphrase identification: do two sentences say the same?"""
+"""Paraphrase identification: whether two sentences say the same."""
 
 from __future__ import annotations
 

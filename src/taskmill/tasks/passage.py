@@ -1,8 +1,8 @@
 """Reading a passage: words, sentences, key words, exact and forgiving search for spans, overlap.
 
 Works without assuming spaces between words: in scripts written without them (Thai, Lao, Myanmar,
-Khmer, kana, Han) every character counts as a word. Everything here is linear in the text. What is read off a passage is
-remembered for a while, because all task types read the same one in a row.
+Khmer, kana, Han) every character counts as a word. Everything here is linear in the text. What is
+read off a passage is remembered for a while, because all task types read the same one in a row.
 """
 
 from __future__ import annotations
@@ -49,29 +49,30 @@ _BREAK = re.compile(
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|cf|vs|etc|Dr|Mr|Mrs|Ms|St|Prof|No|Fig|Eq|al|approx|bzw|z\.B|d\.h|p\.ej)|\b[A-Z])\.$"
 )
-_STOP = frozenset(
-    "about above after again also although among another because been before being below between both "
-    "cannot could does doing done down during each either else even ever every from have having here into "
-    "itself just like made make many might more most much must neither never only other otherwise over "
-    "said same shall should since some such than that their them then there these they this those through "
-    "thus under until upon very were what when where whether which while whom whose will with within "
-    "without would your the and for are was has had not but its may can any all one two who how why did "
-    "you his her she him our out off own too yes get got let use used using passage text question answer "
-    "sentence statement following according 的 了 是 在 の は に を が と で て る し た".split()
-)
+_STOP_WORDS = """
+    about above after again also although among another because been before being below between both
+    cannot could does doing done down during each either else even ever every from have having here into
+    itself just like made make many might more most much must neither never only other otherwise over
+    said same shall should since some such than that their them then there these they this those through
+    thus under until upon very were what when where whether which while whom whose will with within
+    without would your the and for are was has had not but its may can any all one two who how why did
+    you his her she him our out off own too yes get got let use used using passage text question answer
+    sentence statement following according 的 了 是 在 の は に を が と で て る し た
+"""
+_STOP = frozenset(_STOP_WORDS.split())
 # Chosen: five letters stand for a word, so that inflection is no difference ("raised", "raises").
 _STEM = 5
 _FREQUENT = frozenset(("the", "of", "and", "is", "to", "in", "that", "was", "are"))
 _WRAP = "\"'“”‘’«»„`*_ \t\n\r"
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def words(text: str) -> tuple[str, ...]:
     """Return the lower-cased words; a character of an unspaced script is a word of its own."""
     return tuple(WORD.findall(text.casefold()))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def joined(text: str) -> str:
     """Return the lower-cased words joined and surrounded by spaces, ready for a search by whole words."""
     return f" {' '.join(words(text))} "
@@ -99,7 +100,7 @@ def sentences(text: str) -> tuple[str, ...]:
     return (*found, rest) if rest else tuple(found)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def content(text: str) -> frozenset[str]:
     """Return the keys of the words that carry content: not stop words, three letters or more.
 
@@ -155,6 +156,7 @@ def is_english(document: Document) -> bool:
     return 12 * sum(t in _FREQUENT for t in tokens) >= max(len(tokens), 1)
 
 
+@lru_cache(maxsize=256)
 def keyword(text: str) -> str:
     """Return the longest content word (the first of equals), as it is written; "" for text without words."""
     best = ""

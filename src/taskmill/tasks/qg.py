@@ -34,7 +34,7 @@ class QuestionGeneration(TaskType):
         return Draft(instruction, question, template=template)
 
     def check(self, example: Example) -> Rejected | None:
-        """The response asks one question of at least three words, in words of the passage, not copied from it."""
+        """The response asks: three words or more, some of the passage's words, not copied from it."""
         length = len(words(example.response))
         if length > LONGEST:
             return Rejected(Reason.TOO_LONG, f"the question has {length} words")

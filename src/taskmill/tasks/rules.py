@@ -42,7 +42,20 @@ _MARK = (
 )
 _LABEL = re.compile(r"^[*_#>\s]*([^\W\d_][\w ]{0,24}?)\s*\d*\s*[*_]*[:：]\s*(.*)$")
 _QUESTION_LABELS = frozenset(
-    "question q prompt query frage pregunta domanda pergunta вопрос 问题 質問 سؤال".split()
+    (
+        "question",
+        "q",
+        "prompt",
+        "query",
+        "frage",
+        "pregunta",
+        "domanda",
+        "pergunta",
+        "вопрос",
+        "问题",
+        "質問",
+        "سؤال",
+    )
 )
 # Words that open a question. The second group are verbs that open one only in yes-no questions.
 _WH = (
@@ -63,16 +76,19 @@ _IMPERATIVE = re.compile(
 )
 _ANYWHERE = re.compile(
     r"什么|甚麼|什麼|哪|谁|誰|吗|嗎|呢|为何|為何|如何|怎|多少|几个|何|どこ|いつ|なぜ|どう|どの|どんな|いくら|ですか|ますか"
-    r"|무엇|누구|어디|언제|왜|어떻게|क्या|कौन|कब|कहाँ|क्यों|कैसे|कितन|อะไร|ใคร|ที่ไหน|เมื่อ(?:ใด|ไร)|ทำไม|อย่างไร|ไหม"
+    r"|무엇|누구|어디|언제|왜|어떻게|क्या|कौन|कब|कहाँ|क्यों|कैसे|कितन|किस|बताइए|อะไร|ใคร|ไหน|ใด|เมื่อไร|ทำไม|อย่างไร|ยังไง|ไหม|กี่|หรือไม่|เท่าไ"
     r"|\bما\b|\bماذا\b|\bمن\b|\bهل\b|\bمتى\b|\bأين\b|\bكيف\b|\bلماذا\b|\bكم\b"
 )
 _GREEK = re.compile("[\u0370-\u03ff]")  # Greek ends questions in what looks like a semicolon
 _CHATTER = re.compile(
-    r"^(?:here(?:'s|’s| is| are)\b|sure\b|certainly\b|of course\b|i(?:'m|’m| am| have)\b|you(?:'ve|’ve| are| have)\b|as an ai\b"
-    r"|the (?:original|revised|rewritten|new|next|given|above|following) (?:sentence|passage|version|statement)\b"
-    r"|(?:this|the) (?:sentence|statement|passage|question)\b)|\brewrit|\brevised version|\bsame sense as\b|\bhugging face\b|use this form",
+    r"^(?:here(?:'s|’s| is| are)\b|sure\b|certainly\b|of course\b|as an ai\b|i(?:'m|’m| am| have)\b"
+    r"|you(?:'ve|’ve| are| have)\b|(?:this|the) (?:sentence|statement|passage|question)\b"
+    r"|the (?:original|revised|rewritten|new|next|given|above|following) "
+    r"(?:sentence|passage|version|statement)\b)"
+    r"|\brewrit|\brevised version|\bsame sense as\b|\bhugging face\b|use this form",
     re.I,
 )
+_ONE_OF = re.compile(r"\s+[a-h]$")  # "Sentence A" is a sentence
 _NUMBER = re.compile(r"^\(?\d{1,2}[.):]\s*")
 _AROUND = ' \t"“”*_`'
 _QUOTES = re.compile(r"[\"“„«「]([^\"“”„«»「」\n]+)[\"”“»」]")
@@ -87,7 +103,7 @@ def pieces(instruction: str) -> tuple[tuple[str, str], ...]:
         if not stripped:
             continue
         labelled = _LABEL.match(stripped)
-        found.append((labelled[1].lower(), labelled[2]) if labelled else ("", stripped))
+        found.append((_ONE_OF.sub("", labelled[1].lower()), labelled[2]) if labelled else ("", stripped))
     return tuple(found)
 
 
@@ -159,7 +175,7 @@ def opens_with_wh(question: str) -> bool:
 
 
 def needs_context(example: Example) -> Rejected | None:
-    """The instruction must hold the passage's placeholder, at most twice (chosen: more pastes walls of text)."""
+    """The instruction must hold the passage's placeholder, at most twice (chosen: more is a wall of text)."""
     if not has_placeholder(example.instruction):
         return Rejected(Reason.UNGROUNDED, "the instruction does not quote the passage")
     if example.instruction.replace(" ", "").count("{{context}}") > 2:
@@ -230,9 +246,7 @@ def leaked(example: Example) -> Rejected | None:
     return None
 
 
-_THE_TEXT = frozenset(
-    "text passage paragraph article author document story section excerpt sentence word words speaker writer".split()
-)
+_THE_TEXT = content("paragraph article author document story section excerpt word speaker writer")
 _LATIN = re.compile("[a-zA-Z\u00c0-\u024f]")
 
 

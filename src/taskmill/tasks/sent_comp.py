@@ -1,4 +1,4 @@
-"""Sentence completion: how does the passage go on?"""
+"""Sentence completion: how the passage goes on."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SentenceCompletion(TaskType):
         return Draft(instruction, options[right], options, right, template="model", raw=raw)
 
     def check(self, example: Example) -> Rejected | None:
-        """The ending is one of the options, or a sentence about the passage's things that it does not hold yet."""
+        """The ending is one of the options, or a new sentence about things of the passage."""
         wrong = clean(example) or needs_context(example)
         if wrong:
             return wrong

@@ -1,4 +1,4 @@
-"""Sentiment: which attitude does the passage express?"""
+"""Sentiment: the attitude the passage expresses."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ class Sentiment(LabelType):
     parts = ("sentiment",)
     labels: tuple[str, ...] = ("positive", "negative", "neutral")
     meanings: Meanings = (
-        ("positive", "pos", "good", "happy", "favorable", "favourable", "satisfied", "yes", "recommended", "5 stars", "4 stars", "5", "4"),
-        ("negative", "neg", "bad", "unhappy", "unfavorable", "unfavourable", "dissatisfied", "no", "not recommended", "1 star", "2 stars", "1", "2"),
+        ("positive", "pos", "good", "happy", "favorable", "favourable", "satisfied",
+         "yes", "recommended", "5 stars", "4 stars", "5", "4"),
+        ("negative", "neg", "bad", "unhappy", "unfavorable", "unfavourable", "dissatisfied",
+         "no", "not recommended", "1 star", "2 stars", "1", "2"),
         ("neutral", "mixed", "objective", "none", "neither", "factual", "3 stars", "3"),
     )  # fmt: skip
     surfaces: Meanings = (

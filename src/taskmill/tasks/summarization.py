@@ -47,7 +47,7 @@ class Summarization(TaskType):
         return Draft(instruction, summary, template=template)
 
     def check(self, example: Example) -> Rejected | None:
-        """Shorter than the passage, in words of the passage, but neither an extract nor a title of two words."""
+        """Shorter than the passage, in words of it, but neither an extract nor a title of two words."""
         wrong = clean(example) or needs_context(example)
         if wrong:
             return wrong

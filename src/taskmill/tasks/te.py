@@ -1,4 +1,4 @@
-"""Textual entailment: does the passage support a statement, yes or no?"""
+"""Textual entailment: whether the passage supports a statement, yes or no."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from taskmill.record import Document, Example, Reason
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
-from taskmill.tasks.labels import LabelType, Meanings, label_fields
+from taskmill.tasks.labels import LabelType, Meanings, choose, label_fields
 from taskmill.tasks.passage import draw_sentence, is_english, joined, keyword, one_line, words
 from taskmill.tasks.rules import is_prose, labelled_as, not_copied, on_topic, quoted
 
@@ -16,7 +16,7 @@ LONGEST_RUN = 14  # words; chosen: a statement that copies a longer run needs no
 
 
 class TextualEntailment(LabelType):
-    """A statement about the passage; the label says whether it follows. `kinds` names each label's meaning."""
+    """A statement about the passage; the label says whether it follows. `kinds` names the meanings."""
 
     name = "te"
     title = "textual entailment"
@@ -63,7 +63,7 @@ class TextualEntailment(LabelType):
         return self.labelled(ask, labels, labels.index(fields["label"]), statement=statement)
 
     def check(self, example: Example) -> Rejected | None:
-        """The statement has four words or more, is about the passage and no copy of it."""
+        """The statement has three words or more, is no copy of the passage, and about it unless left open."""
         wrong = super().check(example)
         if wrong:
             return wrong
@@ -71,13 +71,14 @@ class TextualEntailment(LabelType):
         statement = max(marked or quoted(example.instruction), key=len, default="")
         if not statement:
             return None  # a free-form instruction that marks no statement: nothing more to look at
-        if len(words(statement)) < 4:
+        if len(words(statement)) < 3:
             return Rejected(Reason.TRIVIAL, f"the statement {statement[:40]!r} is too short")
         if joined(statement) in joined(example.context):
             return Rejected(Reason.COPY, "the statement is a sentence of the passage")
-        return (
-            is_prose(statement) or not_copied(statement, example, LONGEST_RUN) or on_topic(statement, example)
-        )
+        wrong = is_prose(statement) or not_copied(statement, example, LONGEST_RUN)
+        if wrong or choose(example.response, self.labels, self.meanings) == 2:
+            return wrong  # what the passage leaves open need not be in its words
+        return on_topic(statement, example)
 
     def sample(self, ask: Ask) -> dict[str, str]:
         """State that the passage mentions a word of its (true), or that it never does (false)."""

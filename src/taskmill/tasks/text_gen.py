@@ -39,7 +39,7 @@ class TextGeneration(TaskType):
         return Draft(instruction, ask.document.text.strip(), template=template)
 
     def check(self, example: Example) -> Rejected | None:
-        """Passage and response (or the description and the passage) share content words; nothing is given away."""
+        """Description and passage (or passage and response) share content words; nothing is given away."""
         wrong = clean(example)
         if wrong:
             return wrong

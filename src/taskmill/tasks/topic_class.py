@@ -1,4 +1,4 @@
-"""Topic classification: which of the topics is the passage about?"""
+"""Topic classification: which of some topics the passage is about."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class TopicClassification(Sentiment):
     )
     meanings = (
         ("Science", "mathematics", "physics", "chemistry", "biology", "scientific"),
-        ("Technology", "computing", "computer science", "programming", "software", "engineering", "tech", "science and technology"),
+        ("Technology", "computing", "computer science", "programming", "software",
+         "engineering", "tech", "science and technology"),
         ("Health", "medicine", "medical", "healthcare"),
         ("Business", "economy", "finance", "economics", "commerce"),
         ("Law and Politics", "law", "politics", "government", "legal", "world"),

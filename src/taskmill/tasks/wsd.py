@@ -1,4 +1,4 @@
-"""Word sense disambiguation: is a word used in the same sense in two sentences?"""
+"""Word sense disambiguation: whether a word has the same sense in two sentences."""
 
 from __future__ import annotations
 

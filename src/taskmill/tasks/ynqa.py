@@ -14,7 +14,9 @@ __all__ = ["YesNoQA"]
 
 
 OPENERS = ("Can", "Is it", "Can", "Are", "Should")
-_DENIAL = frozenset("no not never none neither nor cannot without unlike only t".split())
+_DENIAL = frozenset(
+    ("no", "not", "never", "none", "neither", "nor", "cannot", "without", "unlike", "only", "t")
+)
 
 
 class YesNoQA(LabelType):
@@ -34,7 +36,7 @@ class YesNoQA(LabelType):
     def draw(
         self, document: Document, seed: int, sample: int, attributes: Attributes
     ) -> Mapping[str, str] | Rejected:
-        """Draw the answer, so that labels are balanced, and how the question opens, so that questions differ."""
+        """Draw the answer, so that labels balance, and how the question opens, so that questions differ."""
         labels = attributes.labels or self.labels
         index = self.draw_index(document, seed, sample, len(labels))
         if attributes.language or not is_english(document):
@@ -72,7 +74,7 @@ class YesNoQA(LabelType):
             return None
         asked = content(question)
         for sentence in sentences(example.context):
-            if len(asked) > 1 and asked <= content(sentence) and not _DENIAL & set(words(sentence)):
+            if len(asked) > 2 and asked <= content(sentence) and not _DENIAL & set(words(sentence)):
                 return Rejected(Reason.OFF_LABEL, f"{sentence[:60]!r} says so, but the answer denies it")
         return None
 

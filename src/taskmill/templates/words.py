@@ -44,7 +44,7 @@ def _quoted_passage(passage: str) -> str:
 
 @cache
 def _environment() -> tuple[minijinja.Environment, dict[str, tuple[str, int, bool]]]:
-    """Return the compiled templates and, per task: version hash, number of wordings, passage goes in front."""
+    """Return the templates and, per task: version hash, number of wordings, passage goes in front."""
     environment = minijinja.Environment(undefined_behavior="strict", keep_trailing_newline=False)
     versions = {}
     for task, entry in {**load(), **_extra}.items():
