@@ -98,9 +98,11 @@ def _example(draft: Draft, ask: Ask, origin: Origin) -> Example:
     document = ask.document
     context = document.text.strip()
     name = content_id(ask.task, context, draft.instruction, draft.response, *draft.options)
-    meta = {"raw": dict(draft.raw)} if draft.raw else {}
+    meta: dict[str, object] = {"raw": dict(draft.raw)} if draft.raw else {}
     if document.language:
-        meta["language"] = document.language  # type: ignore[assignment]
+        meta["language"] = document.language
+    if ask.attributes.language:
+        meta["answer_language"] = ask.attributes.language
     if draft.template:
         origin = replace(origin, template=draft.template)
     return Example(

@@ -246,7 +246,12 @@ def leaked(example: Example) -> Rejected | None:
     return None
 
 
-_THE_TEXT = content("paragraph article author document story section excerpt word speaker writer")
+# fmt: off
+_THE_TEXT = frozenset((
+    "text", "passage", "paragraph", "article", "author", "document", "story", "section", "excerpt",
+    "sentence", "sentences", "word", "words", "speaker", "writer", "narrator",
+))
+# fmt: on
 _LATIN = re.compile("[a-zA-Z\u00c0-\u024f]")
 
 
@@ -254,15 +259,16 @@ def on_topic(text: str, example: Example, least: float = 0.0) -> Rejected | None
     """More than the share `least` of the text's content words must stand in the passage.
 
     The default asks for one shared word, or for words that point at the passage as a whole ("the
-    author"). Text without content words asks or says nothing. Where passage and text are written in
-    different scripts, shared words prove nothing and are not asked for.
+    author"). Text without content words asks or says nothing. Text in another language than the passage
+    (asked for, or in another script) shares no words with it and is not held to this.
     """
-    if bool(_LATIN.search(text)) != bool(_LATIN.search(example.context)):
+    translated = '"answer_language"' in example.meta
+    if translated or bool(_LATIN.search(text)) != bool(_LATIN.search(example.context)):
         return None
     own = content(text)
     if not own:
         return Rejected(Reason.TRIVIAL, f"{text[:60]!r} holds no word that carries content")
-    if not least and not own.isdisjoint(_THE_TEXT):
+    if not least and not _THE_TEXT.isdisjoint(words(text)):
         return None
     if len(own & content(example.context)) <= least * len(own):
         return Rejected(Reason.UNGROUNDED, f"{text[:60]!r} shares too few words with the passage")
