@@ -20,7 +20,7 @@ from pathlib import Path
 
 import daft  # noqa: F401  imported once, before forking
 
-from taskmill import store
+from taskmill import durable
 from taskmill.backends import echo
 from taskmill.errors import LedgerError
 from taskmill.export import export_run
@@ -65,7 +65,7 @@ def child(run, log, kill_at):
         if kill_at and seen >= kill_at:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    store.on_write(hook)
+    durable.on_write(hook)
     answer = echo.Echo.generate
 
     def counting(self, requests):

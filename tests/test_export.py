@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from taskmill import render
+from taskmill.durable import on_write
 from taskmill.errors import LicenceUnknown, RunFolderError, UnknownName, UsageError
 from taskmill.export import export_run, files
 from taskmill.export.licences import front_matter, is_non_commercial, is_unknown
@@ -27,7 +28,6 @@ from taskmill.record import (
     dropped_schema,
     to_table,
 )
-from taskmill.store import on_write
 
 OWN = ["id", "task_type", "source", "meta"]
 COLUMNS = {

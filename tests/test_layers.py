@@ -7,6 +7,8 @@ import taskmill
 
 ORDER = [
     "errors",
+    "ids",
+    "durable",
     "record",
     "registry",
     "calls",

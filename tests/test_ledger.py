@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskmill.calls import Completion
+from taskmill.durable import on_write
 from taskmill.errors import LedgerError
 from taskmill.ledger import Ledger
 from taskmill.record import content_id
-from taskmill.store import on_write
 
 
 def answer(i, text=None):

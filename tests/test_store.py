@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskmill import store
+from taskmill import durable, store
+from taskmill.durable import atomic_write
 from taskmill.errors import RunFolderError
 from taskmill.record import DOCUMENT_SCHEMA, Document, Dropped, Reason, Span, content_id, documents
-from taskmill.store import Run, SortedParts, StageWriter, atomic_write, parts
+from taskmill.store import Run, SortedParts, StageWriter, parts
 
 
 def docs(n, size=50):
@@ -89,12 +90,12 @@ def test_a_failed_write_leaves_the_old_content(tmp_path):
         if point.startswith("write"):
             raise OSError(28, "No space left on device")
 
-    store.on_write(full)
+    durable.on_write(full)
     try:
         with pytest.raises(OSError, match="No space"):
             atomic_write(path, b"new")
     finally:
-        store.on_write(None)
+        durable.on_write(None)
     assert path.read_bytes() == b"old"
 
 

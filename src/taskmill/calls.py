@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from taskmill.record import content_id, draw
+from taskmill.ids import content_id, draw
 
 __all__ = ["Completion", "Generator", "Message", "Request", "Sampling", "key_of", "request"]
 

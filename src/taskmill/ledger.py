@@ -26,8 +26,8 @@ import numpy as np
 import orjson
 
 from taskmill.calls import Completion
+from taskmill.durable import sync_directory, write_point
 from taskmill.errors import LedgerError
-from taskmill.store import sync_directory, write_point
 
 __all__ = ["Ledger"]
 

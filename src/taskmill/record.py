@@ -1,18 +1,19 @@
 """The records: Document and Example, and the verdict on one; their Arrow schemas, ids and reason codes.
 
 The Arrow schemas are the truth and the dataclasses follow them. Ids are hashes of content, so the
-same input has the same id on every machine. Imports nothing of taskmill.
+same input has the same id on every machine.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
+
+from taskmill.ids import content_id, draw
 
 __all__ = [
     "DOCUMENT_SCHEMA",
@@ -66,22 +67,6 @@ class Reason(StrEnum):
     REPETITIVE = "repetitive"  # the output repeats itself
     # yield
     OVER_TARGET = "over_target"  # accepted, but more than `--target` asked for
-
-
-def content_id(*parts: str) -> str:
-    """Return a 128-bit hex id of `parts`, each length-prefixed so that boundaries count."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
-        digest.update(b"%d:" % len(data))
-        digest.update(data)
-    return digest.hexdigest()
-
-
-def draw(seed: int, row: str, purpose: str) -> int:
-    """Return a 63-bit integer that depends on the three arguments only (no generator state)."""
-    digest = hashlib.blake2b(f"{seed}\x1f{purpose}\x1f{row}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 @dataclass(frozen=True, slots=True)

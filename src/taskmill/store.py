@@ -14,19 +14,18 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from taskmill.durable import Replacing, atomic_write, write_point
 from taskmill.errors import RunFolderError
 from taskmill.record import Dropped, dropped_schema, to_table
 
@@ -34,11 +33,8 @@ __all__ = [
     "Run",
     "SortedParts",
     "StageWriter",
-    "atomic_write",
     "code_version",
-    "on_write",
     "parts",
-    "write_point",
 ]
 
 SPILL_BYTES = 64 << 20
@@ -49,65 +45,6 @@ BUCKETS = 64
 
 ROW_GROUP = 8192
 _BUFFER_ROWS = 2048
-
-_hook: Callable[[str], None] | None = None
-
-
-def on_write(hook: Callable[[str], None] | None) -> None:
-    """Call `hook(name)` at every durable write point of the process; for fault tests (None removes it)."""
-    global _hook
-    _hook = hook
-
-
-def write_point(name: str) -> None:
-    """Mark a place where a crash would matter. Does nothing unless a test installed a hook."""
-    if _hook is not None:
-        _hook(name)
-
-
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a crash leaves the old content or the new, never a part."""
-    with _Replacing(path) as file:
-        file.write(data)
-
-
-class _Replacing:
-    """A file that takes its place under `path` when the block ends without an error."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.temporary = path.with_name(f".{path.name}.tmp")
-
-    def __enter__(self) -> IO[bytes]:
-        write_point(f"open {self.path.name}")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.temporary.open("wb")
-        return self.file
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self.file.close()
-            self.temporary.unlink(missing_ok=True)
-            return
-        write_point(f"write {self.path.name}")
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        write_point(f"sync {self.path.name}")
-        self.temporary.replace(self.path)
-        sync_directory(self.path.parent)
-        write_point(f"rename {self.path.name}")
-
-
-def sync_directory(path: Path) -> None:
-    """Make a rename or a new file in `path` durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @cache
@@ -223,7 +160,7 @@ class SortedParts:
 
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Write one part atomically, with settings that depend on nothing but the rows."""
-    with _Replacing(path) as file:
+    with Replacing(path) as file:
         pq.write_table(table.combine_chunks(), file, compression="zstd", row_group_size=ROW_GROUP)
 
 

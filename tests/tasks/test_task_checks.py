@@ -117,6 +117,7 @@ BAD = {
         (R.NOT_A_QUESTION, "{{context}}\nQuestion: harbour", "Quist"),
     ],
     "ynqa": [
+        (R.NOT_A_QUESTION, "{{context}}\nQuestion: Can you explain the harbour?", "Yes", YES_NO, 0),
         (R.NOT_A_QUESTION, QUESTION, "Yes", YES_NO, 0),
         (R.OFF_LABEL, "{{context}}\nQuestion: Is there a museum in Lindale?", "Perhaps", YES_NO, None),
         (R.OFF_LABEL, "{{context}}\nQuestion: Is there a museum in Lindale?", "No", YES_NO, 0),
@@ -126,14 +127,16 @@ BAD = {
         (R.TRIVIAL, "{{context}}\nQuestion: Is it so?", "Yes", YES_NO, 0),
     ],
     "coref": [
+        (R.TRIVIAL, PRONOUN, "because they cannot leave"),
         (R.UNGROUNDED, PRONOUN, "the sailors"),
         (R.TRIVIAL, PRONOUN, "They"),
-        (R.TOO_LONG, PRONOUN, "In winter the fishermen repair their nets in the old rope works, because they"),
+        (R.TOO_LONG, PRONOUN, "In winter the fishermen repair their nets in the old rope works, because"),
         (R.UNGROUNDED, PRONOUN.replace("they", "him"), "the fishermen"),
         (R.MALFORMED, "{{context}}\nWho is meant?", "the fishermen"),
         (R.OFF_LABEL, '{{context}}\nDoes "they" refer to boats?', "Perhaps", YES_NO, None),
     ],
     "paraphrase": [
+        (R.COPY, SHORT, "It shelters fishing boats from the western storm."),
         (R.COPY, SHORT, SENTENCE),
         (R.COPY, SHORT, "forty fishing boats"),
         (R.UNGROUNDED, SHORT, "Trains carry coal across the mountains every day."),
@@ -142,6 +145,7 @@ BAD = {
         (R.TRIVIAL, SHORT, "Boats sheltered."),
     ],
     "paraphrase_id": [
+        (R.OFF_LABEL, PAIR.replace("{second}", "It shelters boats from the storms."), "No", YES_NO, 1),
         (R.COPY, PAIR.replace("{second}", SENTENCE.upper()), "Yes", YES_NO, 0),
         (R.UNGROUNDED, PAIR.replace("{second}", "Trains carry coal every day."), "No", YES_NO, 1),
         (R.TRIVIAL, PAIR.replace("{second}", "Boats."), "No", YES_NO, 1),
@@ -183,10 +187,11 @@ BAD = {
         (R.BAD_OPTIONS, SHORT, "History", ("History", "history"), 0),
     ],
     "wsd": [
+        (R.COPY, SENSE.replace("{word}", "storms").replace("{second}", "It shelters from storms."), "No", YES_NO, 1),
         (R.UNGROUNDED, SENSE_OK.replace("Two storms", "Two waves"), "Yes", YES_NO, 0),
         (R.UNGROUNDED, SENSE_OK.replace("Word: storms", "Word: violin"), "Yes", YES_NO, 0),
         (R.MALFORMED, SHORT, "Yes", YES_NO, 0),
-        (R.TRIVIAL, SENSE.replace("{word}", "storms").replace("{second}", "The storms."), "No", YES_NO, 1),
+        (R.TRIVIAL, SENSE.replace("{word}", "storms").replace("{second}", "Storms came."), "No", YES_NO, 1),
         (R.COPY, SENSE.replace("{word}", "storms").replace("{second}", SENTENCE.upper()), "No", YES_NO, 1),
         (R.OFF_LABEL, SENSE_OK, "Both", YES_NO, None),
     ],
@@ -198,6 +203,7 @@ BAD = {
         (R.MALFORMED, "{{context}}\nStatement: Here are some harbour facts.\nYes or No.", "No", YES_NO, 1),
     ],
     "nli": [
+        (R.MALFORMED, "{{context}}\nStatement: harbour … this is true.", "Maybe", NLI, 2),
         (R.OFF_LABEL, CLAIM, "Perhaps so", NLI, None),
         (R.COPY, CLAIM.replace("An engineer built the harbour of Lindale.", SENTENCE), "Maybe", NLI, 2),
         (R.UNGROUNDED, "{{context}}\nClaim: Trains carry coal every day.", "No", NLI, 1),

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from taskmill.durable import atomic_write
 from taskmill.errors import UsageError
 from taskmill.export import trainers
 from taskmill.export.card import CARD_MARK, Card, slug
@@ -18,7 +19,7 @@ from taskmill.export.files import DataFiles, clear_leftovers
 from taskmill.export.folder import last_examples
 from taskmill.export.licences import check_commercial, count_licences
 from taskmill.export.rows import Rows
-from taskmill.store import atomic_write, read_json
+from taskmill.store import read_json
 
 __all__ = ["ExportResult", "export_run"]
 

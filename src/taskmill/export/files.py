@@ -11,8 +11,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from taskmill.durable import sync_directory, write_point
 from taskmill.export.rows import Columns, to_batch
-from taskmill.store import sync_directory, write_point
 
 __all__ = ["SHARD_ROWS", "DataFiles", "clear_leftovers"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from taskmill.backends import ModelConfig
+from taskmill.durable import atomic_write
 from taskmill.ingest import IngestConfig
 from taskmill.recipes.session import OnProgress
 from taskmill.recipes.synth import SynthConfig, synth
-from taskmill.store import atomic_write
 
 __all__ = ["demo", "write_reference"]
 

@@ -16,8 +16,9 @@ import yaml
 import taskmill
 from taskmill.caller import Caller
 from taskmill.config import difference
+from taskmill.durable import atomic_write
 from taskmill.errors import TaskmillError, UsageError
-from taskmill.store import Run, atomic_write, code_version
+from taskmill.store import Run, code_version
 
 __all__ = ["OnProgress", "Progress", "Session"]
 

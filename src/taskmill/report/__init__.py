@@ -11,11 +11,12 @@ from pathlib import Path
 
 import minijinja
 
+from taskmill.durable import atomic_write
 from taskmill.report.charts import histogram, stacked
 from taskmill.report.figures import figures, funnel, reason_colours, yields
 from taskmill.report.samples import dropped_samples, scan_kept
 from taskmill.report.words import compact, duration, thousands
-from taskmill.store import atomic_write, read_json
+from taskmill.store import read_json
 
 __all__ = ["write_report"]
 

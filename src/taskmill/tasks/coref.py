@@ -9,7 +9,7 @@ from taskmill.record import Document, Example, Reason
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, TaskType, first_line
 from taskmill.tasks.labels import choose
 from taskmill.tasks.metrics import squad_f1
-from taskmill.tasks.passage import keyword, one_line, pick, sentences, snap_span, words
+from taskmill.tasks.passage import joined, keyword, one_line, pick, sentences, snap_span, words
 from taskmill.tasks.rules import clean, in_label_set, in_passage, labelled_as, needs_context, quoted
 
 __all__ = ["Coreference"]
@@ -95,8 +95,8 @@ class Coreference(TaskType):
             return in_label_set(example)
         if len(words(example.response)) > LONGEST:
             return Rejected(Reason.TOO_LONG, f"the answer has more than {LONGEST} words")
-        if words(mention) == words(example.response) or _PRONOUN.fullmatch(example.response.casefold()):
-            return Rejected(Reason.TRIVIAL, "the answer is a pronoun, too")
+        if joined(mention) in joined(example.response) or _PRONOUN.fullmatch(example.response.casefold()):
+            return Rejected(Reason.TRIVIAL, "the answer holds the pronoun, or is one")
         return in_passage(example.response, example, "the answer")
 
     def grade(self, prediction: str, example: Example) -> float:

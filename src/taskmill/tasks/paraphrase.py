@@ -7,18 +7,13 @@ from collections.abc import Mapping
 from taskmill.record import Document, Example, Reason
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, TaskType, first_line
 from taskmill.tasks.metrics import rouge_l
-from taskmill.tasks.passage import content, draw_sentence, joined, sentences, words
+from taskmill.tasks.passage import content, draw_sentence, joined, only_drops, sentences, words
 from taskmill.tasks.rules import clean, is_prose, needs_context
 
-__all__ = ["Paraphrase", "differs"]
+__all__ = ["Paraphrase"]
 
 KEPT = 0.4  # share of the source's content words a paraphrase keeps; chosen: below, it says something else
 LONGER = 2.0  # times the words of its source; chosen: above, it adds what the source does not say
-
-
-def differs(text: str, source: str) -> bool:
-    """Say whether `text` is more than a copy or a cut-out of `source`."""
-    return joined(text) not in joined(source)
 
 
 class Paraphrase(TaskType):
@@ -55,8 +50,10 @@ class Paraphrase(TaskType):
         wrong = clean(example) or needs_context(example)
         if wrong:
             return wrong
-        if not differs(example.response, example.context):
+        if joined(example.response) in joined(example.context):
             return Rejected(Reason.COPY, "the paraphrase stands in the passage")
+        if any(only_drops(example.response, sentence) for sentence in sentences(example.context)):
+            return Rejected(Reason.COPY, "the paraphrase only shortens a sentence of the passage")
         broken = is_prose(example.response)
         if broken:
             return broken

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from taskmill.record import Document, Example, Reason
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
-from taskmill.tasks.labels import LabelType, label_fields
+from taskmill.tasks.labels import LabelType, choose, label_fields
 from taskmill.tasks.paraphrase import turned
-from taskmill.tasks.passage import content, draw_sentence, words
+from taskmill.tasks.passage import content, draw_sentence, only_drops, words
 from taskmill.tasks.rules import is_prose, labelled_as, on_topic, quoted
 
 __all__ = ["ParaphraseIdentification"]
@@ -67,6 +67,9 @@ class ParaphraseIdentification(LabelType):
             return Rejected(Reason.COPY, "the two sentences are the same")
         if min(len(words(sentence)) for sentence in pair) < 3:
             return Rejected(Reason.TRIVIAL, "a sentence is under three words")
+        no = choose(example.response, self.labels, self.meanings) == 1
+        if no and (only_drops(pair[1], pair[0]) or only_drops(pair[0], pair[1])):
+            return Rejected(Reason.OFF_LABEL, "one sentence only shortens the other, but is said to differ")
         broken = is_prose(pair[-1])
         if broken:
             return broken

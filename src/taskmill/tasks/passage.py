@@ -15,6 +15,7 @@ from itertools import islice
 from taskmill.record import Document, draw
 
 __all__ = [
+    "DENIAL",
     "answer_sentence",
     "content",
     "copied",
@@ -25,6 +26,7 @@ __all__ = [
     "keyword",
     "nearest_sentence",
     "one_line",
+    "only_drops",
     "pick",
     "sentences",
     "share",
@@ -165,6 +167,26 @@ def keyword(text: str) -> str:
         if len(word) > len(best) and word.casefold() not in _STOP:
             best = word
     return best or text.strip()[:20]
+
+
+DENIAL = frozenset(
+    ("no", "not", "never", "none", "neither", "nor", "cannot", "without", "unlike", "only", "t")
+)
+"""English words that turn a sentence round; "t" is what `words` leaves of "isn't"."""
+
+
+def only_drops(text: str, source: str) -> bool:
+    """Say whether `text` is `source` with words left out, none of them a denial, inflection aside."""
+    left = iter(words(source))
+    dropped: set[str] = set()
+    for word in words(text):
+        for other in left:
+            if other[:_STEM] == word[:_STEM]:
+                break
+            dropped.add(other)
+        else:
+            return False
+    return DENIAL.isdisjoint(dropped.union(left))
 
 
 @lru_cache(maxsize=64)

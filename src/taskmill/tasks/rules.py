@@ -85,7 +85,8 @@ _CHATTER = re.compile(
     r"|you(?:'ve|’ve| are| have)\b|(?:this|the) (?:sentence|statement|passage|question)\b"
     r"|the (?:original|revised|rewritten|new|next|given|above|following) "
     r"(?:sentence|passage|version|statement)\b)"
-    r"|\brewrit|\brevised version|\bsame sense as\b|\bhugging face\b|use this form",
+    r"|\brewrit|\brevised version|\bsame sense as\b|\bhugging face\b|use this form"
+    r"|^write (?:a|one|the)\b|\bmust be (?:true|false) if\b|\bthe word \S+ is used\b",
     re.I,
 )
 _ONE_OF = re.compile(r"\s+[a-h]$")  # "Sentence A" is a sentence
@@ -213,7 +214,7 @@ def is_prose(text: str) -> Rejected | None:
     """A sentence the model was to write must not talk about the task, nor break off at a colon."""
     if _CHATTER.search(text):
         return Rejected(Reason.MALFORMED, f"{text[:60]!r} talks about the task")
-    if text.rstrip(' *_"”')[-1:] in (":", "：", "…", ""):
+    if text.rstrip(' *_"”')[-1:] in (":", "：", "…", "") or " …" in text:
         return Rejected(Reason.MALFORMED, f"{text[-40:]!r} breaks off")
     return None
 

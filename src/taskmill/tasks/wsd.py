@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from taskmill.record import Document, Example, Reason
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
 from taskmill.tasks.labels import LabelType, label_fields
-from taskmill.tasks.passage import content, draw_sentence, pick, words
+from taskmill.tasks.passage import content, draw_sentence, only_drops, pick, words
 from taskmill.tasks.rules import is_prose, labelled_as, pieces, quoted
 
 __all__ = ["WordSense"]
@@ -75,8 +75,8 @@ class WordSense(LabelType):
         pair = labelled_as(example.instruction, "sentence")
         if len(pair) != 2:
             return None
-        if words(pair[0]) == words(pair[1]):
-            return Rejected(Reason.COPY, "the two sentences are the same")
+        if only_drops(pair[1], pair[0]) or only_drops(pair[0], pair[1]):
+            return Rejected(Reason.COPY, "one sentence only shortens the other")
         broken = is_prose(pair[1])
         if broken:
             return broken

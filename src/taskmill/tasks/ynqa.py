@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from taskmill.record import Document, Example, Reason, draw
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
 from taskmill.tasks.labels import LabelType, choose, label_fields
-from taskmill.tasks.passage import content, is_english, keyword, sentences, words
+from taskmill.tasks.passage import DENIAL, content, is_english, keyword, sentences, words
 from taskmill.tasks.rules import asks, first_question, on_topic, opens_with_wh, question_of
 
 __all__ = ["YesNoQA"]
 
 
 OPENERS = ("Can", "Is it", "Can", "Are", "Should")
-_DENIAL = frozenset(
-    ("no", "not", "never", "none", "neither", "nor", "cannot", "without", "unlike", "only", "t")
+_REQUEST = re.compile(
+    r"^(?:can|could|would|will) you (?:please|explain|tell|give|describe|help|provide|show|answer)\b", re.I
 )
 
 
@@ -62,7 +63,7 @@ class YesNoQA(LabelType):
         if wrong:
             return wrong
         question = question_of(example.instruction)
-        if opens_with_wh(question):
+        if opens_with_wh(question) or _REQUEST.match(question):
             return Rejected(Reason.NOT_A_QUESTION, f"yes or no does not answer {question[:60]!r}")
         if len(words(question)) < 4:
             return Rejected(Reason.TRIVIAL, f"the question {question[:40]!r} is too short")
@@ -70,11 +71,11 @@ class YesNoQA(LabelType):
 
     def _plainly_said(self, question: str, example: Example) -> Rejected | None:
         # A "no" to words that all stand in one affirmative sentence is nearly always a wrong label.
-        if self._meaning(example.response) != 1 or _DENIAL & set(words(question)):
+        if self._meaning(example.response) != 1 or DENIAL & set(words(question)):
             return None
         asked = content(question)
         for sentence in sentences(example.context):
-            if len(asked) > 2 and asked <= content(sentence) and not _DENIAL & set(words(sentence)):
+            if len(asked) > 2 and asked <= content(sentence) and not DENIAL & set(words(sentence)):
                 return Rejected(Reason.OFF_LABEL, f"{sentence[:60]!r} says so, but the answer denies it")
         return None
 
