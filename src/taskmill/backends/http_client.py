@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from taskmill.backends.pacing import Fault, Gate, Kind, Policy
 from taskmill.calls import Completion, Request
 from taskmill.errors import BackendError, MissingExtra
-from taskmill.record import draw
+from taskmill.ids import draw
 
 try:
     import aiohttp

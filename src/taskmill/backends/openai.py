@@ -24,7 +24,7 @@ from taskmill.backends.pacing import Fault, Kind, Policy
 from taskmill.backends.wire_formats import OllamaFormat, OpenAIFormat, detail, quoted
 from taskmill.calls import Completion, Request
 from taskmill.errors import BackendError, ConfigError, MissingExtra
-from taskmill.record import content_id
+from taskmill.ids import content_id
 
 try:
     from yarl import URL
