@@ -1,6 +1,8 @@
 """The architecture: a module may import only what stands above it in this list, lazy imports included."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import taskmill
@@ -106,3 +108,13 @@ def test_heavy_packages_stay_inside_backends():
             if name != "backends" and heavy & {n.split(".")[0] for n in names}:
                 wrong.append(f"{path.relative_to(ROOT)}: {names}")
     assert wrong == []
+
+
+def test_calling_a_model_needs_no_arrow():
+    """The path of a paid call stays light: no dataframe or Arrow library is loaded for it."""
+    code = (
+        "import sys; import taskmill.caller, taskmill.backends.openai\n"
+        "print(sorted({'pyarrow', 'daft'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"
