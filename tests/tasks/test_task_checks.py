@@ -26,6 +26,7 @@ NEXT = "{{context}}\n\nWrite the sentence that comes next."
 LOOP = "the old boat in the old boat in the old boat in the old boat in"
 PAIR_OK = PAIR.replace("{second}", "About forty boats are safe from storms there.")
 SENSE_OK = SENSE.replace("{word}", "storms").replace("{second}", "Two storms broke the old pier last night.")
+SENSE_SHORTER = SENSE.replace("{word}", "storms").replace("{second}", "It shelters boats from storms.")
 TELL = "Write a passage about the following.\n{topic}"
 
 
@@ -187,7 +188,7 @@ BAD = {
         (R.BAD_OPTIONS, SHORT, "History", ("History", "history"), 0),
     ],
     "wsd": [
-        (R.COPY, SENSE.replace("{word}", "storms").replace("{second}", "It shelters from storms."), "No", YES_NO, 1),
+        (R.COPY, SENSE_SHORTER, "No", YES_NO, 1),
         (R.UNGROUNDED, SENSE_OK.replace("Two storms", "Two waves"), "Yes", YES_NO, 0),
         (R.UNGROUNDED, SENSE_OK.replace("Word: storms", "Word: violin"), "Yes", YES_NO, 0),
         (R.MALFORMED, SHORT, "Yes", YES_NO, 0),

@@ -86,7 +86,7 @@ _CHATTER = re.compile(
     r"|the (?:original|revised|rewritten|new|next|given|above|following) "
     r"(?:sentence|passage|version|statement)\b)"
     r"|\brewrit|\brevised version|\bsame sense as\b|\bhugging face\b|use this form"
-    r"|^write (?:a|one|the)\b|\bmust be (?:true|false) if\b|\bthe word \S+ is used\b",
+    r"|^write (?:a|one|the)\b|\bmust be (?:true|false) if\b|\bthe passage is true\b|\bthe word \S+ is used\b",
     re.I,
 )
 _ONE_OF = re.compile(r"\s+[a-h]$")  # "Sentence A" is a sentence
