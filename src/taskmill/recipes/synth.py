@@ -74,6 +74,13 @@ class SynthConfig:
     answer_language: str = field(
         default="", metadata={"help": "language the tasks are written in, e.g. German"}
     )
+    guided: str = field(
+        default="auto",
+        metadata={
+            "help": "draw the answer for the model; helps small ones. auto: for openvino: and echo: models",
+            "choices": ("auto", "yes", "no"),
+        },
+    )
     count: int = field(default=1, metadata={"help": "tasks asked for in one reply"})
     ledger: str = field(default="", metadata={"help": "folder or URL of a ledger shared by several runs"})
     runner: str = field(default="native", metadata={"help": "native, ray or ray:ADDRESS"})
@@ -153,7 +160,9 @@ def how(config: SynthConfig) -> Synthesis:
     m = config.model
     tasks = tuple(dict.fromkeys(get(t).name for t in config.task))
     own = {get(t).name: tuple(labels) for t, labels in config.labels.items()}
-    attributes = {t: Attributes(own.get(t, ()), config.answer_language, config.count) for t in tasks}
+    small = backends.split_reference(m.ref)[0] in ("openvino", "echo")
+    guided = small if config.guided == "auto" else config.guided == "yes"
+    attributes = {t: Attributes(own.get(t, ()), config.answer_language, config.count, guided) for t in tasks}
     sampling = Sampling(m.temperature, m.top_p)
     protocol = backends.protocol_of(m)
     return Synthesis(tasks, protocol, sampling, m.max_new_tokens, config.seed, attributes)

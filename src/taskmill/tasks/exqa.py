@@ -60,7 +60,7 @@ class ExtractiveQA(TaskType):
 
         A small model asks far better about a sentence it sees as the answer. Elsewhere the model chooses.
         """
-        if attributes.count > 1 or attributes.language or not is_english(document):
+        if not attributes.guided or attributes.count > 1 or attributes.language or not is_english(document):
             return {}
         sentence = draw_sentence(document, seed, sample, f"{self.name} answer")
         opener = OPENERS[draw(seed, document.id, f"{self.name} opener {sample}") % len(OPENERS)]
@@ -69,8 +69,8 @@ class ExtractiveQA(TaskType):
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
         """Snap the answer to a span of the passage.
 
-        A question without an answer in the passage is given the drawn one if that fits, else the
-        sentence that holds most of its words.
+        Where the answer was drawn, a question without an answer in the passage is given the drawn one
+        if that fits, else the sentence that holds most of its words.
         """
         question, rest = first_question(reply.get("question", ""))
         given = first_line(reply.get("answer", "") or rest)
@@ -86,16 +86,26 @@ class ExtractiveQA(TaskType):
         return Draft(instruction, span or given, template=template, raw=raw)
 
     def fitting(self, question: str, ask: Ask) -> str:
-        """Return the drawn sentence if it holds half of what is asked about, else the one that answers."""
+        """Return the drawn sentence if it holds half of what is asked about, else the one that answers.
+
+        Nothing where no sentence was drawn: the answer is then the model's own or missing.
+        """
         drawn, asked = ask.fields.get("answer", ""), content(question)
-        if drawn and asked and 2 * len(asked & content(drawn)) >= len(asked):
+        if not drawn:
+            return ""
+        if asked and 2 * len(asked & content(drawn)) >= len(asked):
             return self.span(drawn, ask)
         return answer_sentence(question, ask.document.text)
 
     def span(self, answer: str, ask: Ask) -> str:
-        """Return the span of the passage that says what the answer says, or ""."""
+        """Return the span of the passage that says what the answer says, or "".
+
+        Only a small model that was shown the answer is taken to mean it when it changes a word.
+        """
         passage = ask.document.text
-        return snap_span(answer, passage) or nearest_sentence(answer, passage)
+        return (
+            snap_span(answer, passage) or ("answer" in ask.fields and nearest_sentence(answer, passage)) or ""
+        )
 
     def read(self, instruction: str, response: str, ask: Ask) -> Draft | Rejected:
         """Snap the response of a finished pair, too."""

@@ -74,7 +74,8 @@ class MultipleChoiceQA(ExtractiveQA):
         question, _ = first_question(reply.get("question", ""))
         options = split_options(reply.get("options", ""))
         answer = first_line(reply.get("answer", ""))
-        if question and not options:
+        given = answer
+        if question and not options and "answer" in ask.fields:
             options = self.endings(question, answer, ask)
             answer = options[0] if options else ""
         if not question or not options or not answer:
@@ -85,7 +86,7 @@ class MultipleChoiceQA(ExtractiveQA):
         gold = options[right]
         shuffled = tuple(pick(options, ask.seed, ask.document.id + question, "options"))
         instruction, template = self.instruction(ask, question=question, options=lettered(shuffled))
-        raw = {"response": answer} if answer != gold else {}
+        raw = {"response": given} if given != gold else {}
         return Draft(instruction, gold, shuffled, shuffled.index(gold), template=template, raw=raw)
 
     def endings(self, question: str, answer: str, ask: Ask) -> list[str]:

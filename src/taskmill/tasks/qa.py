@@ -42,7 +42,8 @@ class QuestionAnswering(ExtractiveQA):
         if not question or not answer:
             return Rejected(Reason.MALFORMED, "the reply lacks a question or an answer")
         instruction, template = self.instruction(ask, question=question)
-        return Draft(instruction, answer, template=template)
+        raw = {"response": given} if answer != given else {}
+        return Draft(instruction, answer, template=template, raw=raw)
 
     def read(self, instruction: str, response: str, ask: Ask) -> Draft | Rejected:
         """A free answer is taken as it is."""

@@ -46,7 +46,9 @@ class TextualEntailment(LabelType):
         sentence = draw_sentence(document, seed, sample, f"{self.name} sentence")
         if not sentence:
             return Rejected(Reason.NOT_APPLICABLE, "the passage holds no full sentence")
-        free = attributes.count > 1 or attributes.language or not is_english(document)
+        free = (
+            not attributes.guided or attributes.count > 1 or attributes.language or not is_english(document)
+        )
         # User labels run in the order of `labels`: supported, not supported (and undecided, for nli).
         kind = self.kinds[min(index, len(self.kinds) - 1)]
         return label_fields(labels, index, kind=kind, word="" if free else keyword(sentence))
