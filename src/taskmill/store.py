@@ -37,8 +37,8 @@ __all__ = [
     "parts",
 ]
 
-SPILL_BYTES = 64 << 20
-"""Text held in memory by one writer before it sorts out of core (chosen: two writers stay near 200 MB)."""
+SPILL_BYTES = 16 << 20
+"""Text held in memory by one writer before it sorts out of core (chosen: sorting needs four times that)."""
 
 BUCKETS = 64
 """Id ranges of the out-of-core sort: 1M rows of 1 kB make 16 MB buckets, 100M rows 1.6 GB ones."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -62,14 +62,14 @@ def requests(
 def examples(model: str, asked: Request, completion: Completion) -> Iterator[Example | Dropped]:
     """Turn a completion into examples; whatever cannot become one is Dropped with its reason."""
     ask: Ask = asked.payload
-    origin = Origin(method="bonito", template=ask.template, model=model, call=completion.key, seed=ask.seed)
-    document = ask.document
     for i, outcome in enumerate(_outcomes(ask, completion)):
+        template = outcome.template if isinstance(outcome, Draft) else ""
+        origin = Origin("bonito", template or ask.template, model, completion.key, ask.seed)
         if isinstance(outcome, Draft):
             yield _example(outcome, ask, origin)
         else:
             name = content_id(completion.key, str(i))
-            yield _dropped(name, ask.task, document, origin, outcome, completion.text)
+            yield _dropped(name, ask.task, ask.document, origin, outcome, completion.text)
 
 
 def _outcomes(ask: Ask, completion: Completion) -> list[Draft | Rejected]:
@@ -103,8 +103,6 @@ def _example(draft: Draft, ask: Ask, origin: Origin) -> Example:
         meta["language"] = document.language
     if ask.attributes.language:
         meta["answer_language"] = ask.attributes.language
-    if draft.template:
-        origin = replace(origin, template=draft.template)
     return Example(
         name,
         ask.task,

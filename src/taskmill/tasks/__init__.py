@@ -57,8 +57,9 @@ def _instance(name: str) -> TaskType:
     if not isinstance(entry, type):
         return entry
     # One instance per type: a task type holds no state of its own.
-    instance = _instances.setdefault(entry, entry())
-    return instance
+    if entry not in _instances:
+        _instances[entry] = entry()
+    return _instances[entry]
 
 
 _instances: dict[type[TaskType], TaskType] = {}

@@ -154,7 +154,7 @@ def is_english(document: Document) -> bool:
     """
     if document.language:
         return document.language.lower().startswith("en")
-    tokens = words(document.text[:2000])
+    tokens = words(document.text[:500])
     return 12 * sum(t in _FREQUENT for t in tokens) >= max(len(tokens), 1)
 
 

@@ -128,7 +128,7 @@ def first_question(text: str) -> tuple[str, str]:
     """
     lines = text.split("\n")
     for i, line in enumerate(lines):
-        end = max(line.rfind(mark) for mark in _MARK)
+        end = max(map(line.rfind, _MARK))
         if end >= 0:
             question = _NUMBER.sub("", first_line(line[: end + 1]))
             rest = "\n".join([line[end + 1 :].strip(_AROUND), *lines[i + 1 :]])
