@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from taskmill.budget import Budget, BudgetConfig, Price
 from taskmill.caller import _HITS, Caller
 from taskmill.calls import Completion, Sampling, key_of, request
+from taskmill.errors import BackendError
 from taskmill.ledger import Ledger
 
 WARM = Sampling(temperature=0.5)
@@ -92,16 +93,67 @@ def test_max_calls_is_exact_with_calls_under_way(tmp_path):
     assert c.stopped
 
 
-def test_tokens_under_way_count_at_the_mean(tmp_path):
-    backend = Counting(width=1)
-    c = caller(tmp_path, backend, max_tokens=150)
-    assert len(list(c.answers(asks(50)))) == 10
-    assert c.budget.reason == "--max-tokens 150"
+@pytest.mark.parametrize("width", [1, 8, 64])
+def test_a_token_limit_is_overshot_by_one_call_at_most(tmp_path, width):
+    c = caller(tmp_path, Counting(width), max_tokens=1500)
+    answered = len(list(c.answers(asks(400))))
+    assert c.budget.reason == "--max-tokens 1500"
+    assert 1500 <= c.budget.prompt_tokens + c.budget.completion_tokens < 1500 + 15
+    assert answered == 100
+
+
+def test_a_limit_with_room_again_goes_on(tmp_path):
+    """What was reserved for calls under way is given back when they end smaller."""
+    c = caller(tmp_path, Counting(width=64), max_tokens=5000)
+    assert len(list(c.answers(asks(200)))) == 200
+    assert not c.stopped
+
+
+def test_a_backend_that_leaves_requests_out_is_found_out(tmp_path):
+    class Lossy(Counting):
+        def generate(self, requests):
+            for i, r in enumerate(requests):
+                if i % 3:
+                    yield self.answer(r)
+
+    c = caller(tmp_path, Lossy())
+    got = list(c.answers(asks(9)))
+    assert sorted(r.payload for r, _ in got) == list(range(9))
+    lost = [x for _, x in got if x.finish == "error"]
+    assert [x.error for x in lost] == ["the backend gave no answer"] * 3
+    assert c.failed == 3
+
+
+def test_a_backend_that_answers_what_nobody_asked_is_refused(tmp_path):
+    class Wrong(Counting):
+        def answer(self, r):
+            return Completion("f" * 32, "x", "stop", 1, 1)
+
+    c = caller(tmp_path, Wrong())
+    with pytest.raises(BackendError, match="was not made"):
+        list(c.answers(asks(2)))
+    assert c.ledger.get("f" * 32) is None
+
+
+def test_failed_calls_count_in_every_session(tmp_path):
+    class Down(Counting):
+        def answer(self, r):
+            return Completion(r.key, finish="error", error="503")
+
+    made = 0
+    for _ in range(4):
+        ledger = Ledger(tmp_path / "ledger", "r")
+        backend = Down()
+        c = Caller(backend, ledger, Budget(BudgetConfig(max_calls=10), calls=ledger.spent_calls))
+        list(c.answers(asks(6)))
+        ledger.close()
+        made += len(backend.seen)
+    assert made == 10
 
 
 def test_a_limit_spent_earlier_allows_nothing(tmp_path):
     budget = Budget(BudgetConfig(max_cost=1.0), price=Price(1e6, 0), prompt_tokens=1, completion_tokens=0)
-    assert not budget.allow()
+    assert not budget.allow(1, 1)
     assert budget.reason == "--max-cost 1"
 
 

@@ -92,8 +92,13 @@ def test_failures_exit_1_without_a_traceback(capsys, tmp_path):
     assert code == 1
     assert "absent" in err
     assert "Traceback" not in err
-    code, _, err = run(capsys, "-v", *synth(tmp_path / "absent", tmp_path / "r2"))
-    assert "Traceback" in err
+    for words in (
+        ("-v", *synth(tmp_path / "absent", tmp_path / "r2")),
+        (*synth("absent", tmp_path / "r3"), "-v"),
+    ):
+        code, _, err = run(capsys, *words)
+        assert code == 1
+        assert "Traceback" in err
 
 
 @pytest.mark.parametrize("word", sorted(cli.ALIASES))
@@ -168,6 +173,18 @@ def test_dry_run_pays_at_most_twenty_calls_and_says_what_the_rest_costs(capsys, 
     assert "95 % interval" in out
     shown = json.loads((tmp_path / "r" / "manifest.json").read_text())
     assert shown == manifest, "an estimate leaves the manifest of a finished run as it was"
+    assert not (tmp_path / "r" / ".estimate").exists()
+    code, out, _ = run(capsys, *words, "--dry-run", "--json")
+    assert json.loads(out)["calls"]["expected"] == 0, "nothing is left to pay"
+
+
+def test_dry_run_counts_only_passages_that_suit(capsys, texts, tmp_path):
+    words = ("synth", texts, "--task", "coref", "--model", "echo:", "--out", tmp_path / "r", "--json")
+    estimated = json.loads(run(capsys, *words, "--dry-run")[1])["calls"]["expected"]
+    manifest = json.loads(run(capsys, *words)[1])
+    made = manifest["calls"]["made"] + manifest["calls"]["reused"]
+    assert estimated == made
+    assert manifest["funnel"]["synthesize"]["dropped"].get("not_applicable", 0) == 6 - made
 
 
 def test_export_writes_what_was_kept(capsys, texts, tmp_path):
@@ -211,7 +228,8 @@ def test_ctrl_c_says_how_to_go_on(capsys, texts, tmp_path, monkeypatch):
     code, _, err = run(capsys, *synth(texts, tmp_path / "r"))
     assert code == 130
     assert "the same command continues" in err
-    assert json.loads((tmp_path / "r" / "manifest.json").read_text())["status"] == "stopped"
+    manifest = json.loads((tmp_path / "r" / "manifest.json").read_text())
+    assert (manifest["status"], manifest["exit"]["code"]) == ("stopped", 130)
 
 
 def test_no_progress_bar_where_there_is_no_terminal(texts, tmp_path):

@@ -121,7 +121,8 @@ def test_a_server_with_one_fault_in_three_ends_with_reasons(texts, tmp_path, fau
     assert funnel["dropped"] == {"call_failed": 2}
     assert funnel["kept"] == 4
     assert manifest["calls"]["failed"] == 2
-    assert "2 calls failed" in manifest["exit"]["reason"]
+    assert "2 calls failed (most often: " in manifest["exit"]["reason"]
+    assert manifest["exit"]["code"] == 3
 
 
 def test_passing_faults_are_tried_again(texts, tmp_path):
@@ -158,6 +159,22 @@ def test_the_key_is_in_no_file_log_or_traceback(texts, tmp_path):
         if path.suffix == ".parquet":
             assert KEY not in str(pq.read_table(path).to_pylist())
     assert KEY not in shown.stdout + shown.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("--base-url", "http://127.0.0.1:9/v1", "--retries", "0")])
+def test_the_command_ends_when_the_model_cannot_be_used(texts, tmp_path, words):
+    """In a process of its own, because engine threads left open would keep it from ending."""
+    environment = {k: v for k, v in os.environ.items() if k != "OPENAI_API_KEY"}
+    command = [sys.executable, "-m", "taskmill", "synth", texts, "--task", "qg", "--model", "openai:m"]
+    shown = subprocess.run(
+        [*map(str, command), "--out", str(tmp_path / "run"), *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+    )
+    assert shown.returncode == 1
+    assert shown.stderr.startswith("error: ")
 
 
 def test_a_server_that_is_not_there_is_named(texts, tmp_path):

@@ -37,11 +37,75 @@ def test_spending_is_told_apart_by_run(tmp_path):
         assert ledger.spent_calls == 0
 
 
-def test_failed_calls_are_not_recorded(tmp_path):
+def test_failed_calls_are_spent_but_are_no_answers(tmp_path):
+    failed = Completion(content_id("x"), finish="error", error="503")
     with Ledger(tmp_path, "r") as ledger:
-        ledger.append([Completion(content_id("x"), finish="error", error="503")])
+        ledger.append([failed])
         assert ledger.get(content_id("x")) is None
-    assert not list(tmp_path.glob("*.ledger"))
+    with Ledger(tmp_path, "r") as ledger:
+        assert ledger.get(content_id("x")) is None
+        assert ledger.spent_calls == 1
+        ledger.append([Completion(content_id("x"), "at last")])
+    with Ledger(tmp_path, "r") as ledger:
+        assert ledger.get(content_id("x")).text == "at last"
+
+
+def test_an_upload_that_fails_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("taskmill.ledger.time.sleep", lambda s: None)
+    url, outbox = "memory://ledgers/flaky", tmp_path / "outbox"
+    ledger = Ledger(url, "r", outbox=outbox)
+    put, tries = ledger._remote.fs.put_file, []
+
+    def once_in_three(*words):
+        tries.append(words)
+        if len(tries) % 3:
+            raise OSError("503 slow down")
+        return put(*words)
+
+    monkeypatch.setattr(ledger._remote.fs, "put_file", once_in_three)
+    ledger.append([answer(i) for i in range(50)])
+    ledger.close()
+    assert len(tries) == 3
+    with Ledger(url, "r", outbox=outbox) as ledger:
+        assert len(ledger) == 50
+
+
+def test_a_store_that_stays_away_leaves_the_records_in_the_outbox(tmp_path, monkeypatch):
+    monkeypatch.setattr("taskmill.ledger.time.sleep", lambda s: None)
+    url, outbox = "memory://ledgers/away", tmp_path / "outbox"
+
+    def away(*words):
+        raise OSError("503")
+
+    ledger = Ledger(url, "r", outbox=outbox)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger._remote.fs, "put_file", away)
+        ledger.append([answer(1)])
+        with pytest.raises(LedgerError, match="the records are safe in"):
+            ledger.close()
+    with Ledger(url, "other") as elsewhere:
+        assert elsewhere.get(answer(1).key) is None
+    with Ledger(url, "r", outbox=outbox) as again:
+        assert again.get(answer(1).key) == answer(1)
+        assert not list(outbox.glob("*.ledger"))
+    with Ledger(url, "other") as elsewhere:
+        assert elsewhere.get(answer(1).key) == answer(1)
+
+
+def test_a_killed_session_leaves_its_records_for_the_next_to_upload(tmp_path):
+    import os
+
+    url, outbox = f"file://{tmp_path}/shared", tmp_path / "outbox"
+    pid = os.fork()
+    if not pid:
+        ledger = Ledger(url, "r", outbox=outbox)
+        ledger.append([answer(i) for i in range(7)])
+        os.kill(os.getpid(), 9)
+    os.waitpid(pid, 0)
+    with Ledger(url, "r", outbox=outbox) as ledger:
+        assert len(ledger) == 7
+    with Ledger(url, "other", outbox=tmp_path / "second") as ledger:
+        assert len(ledger) == 7
 
 
 @given(cut=st.integers(1, 400))
@@ -125,10 +189,11 @@ def test_a_full_disk_is_told_and_leaves_whole_records(tmp_path):
         assert [ledger.get(answer(i).key) is not None for i in (1, 2, 3)] == [True, False, True]
 
 
-def test_a_remote_ledger_on_any_fsspec_url(monkeypatch):
+def test_a_remote_ledger_on_any_fsspec_url(tmp_path, monkeypatch):
     import fsspec
 
     url = "memory://ledgers/one"
+    monkeypatch.setenv("TASKMILL_CACHE_DIR", str(tmp_path))
     with Ledger(url, "r") as ledger:
         ledger.append([answer(1), answer(2)])
         assert ledger.get(answer(1).key) == answer(1)
@@ -138,8 +203,8 @@ def test_a_remote_ledger_on_any_fsspec_url(monkeypatch):
     assert len(names) == 2
     with Ledger(url, "r") as ledger:
         assert [ledger.get(answer(i).key) for i in (1, 2, 3)] == [answer(1), answer(2), answer(3)]
-        assert not ledger.folder.is_relative_to("/ledgers")
-    assert not ledger.folder.exists()
+        copies = ledger._remote.copies
+    assert not copies.exists()
 
 
 def test_an_unusable_location_is_an_error_with_the_place(tmp_path):

@@ -10,7 +10,8 @@ from taskmill.backends import GENERATORS, ModelConfig
 from taskmill.backends.echo import Echo
 from taskmill.budget import BudgetConfig
 from taskmill.calls import Completion
-from taskmill.errors import BackendError, ConfigError, InputError, UnknownName, UsageError
+from taskmill.errors import BackendError, ConfigError, InputError, RunFolderError, UnknownName, UsageError
+from taskmill.export import export_run
 from taskmill.ingest import IngestConfig
 from taskmill.recipes import SynthConfig, synth
 from taskmill.record import Reason, examples
@@ -152,6 +153,30 @@ def test_raising_the_target_pays_only_for_the_difference(texts, tmp_path, flaky)
     assert manifest["tasks"]["exqa"]["accepted"] == 5
 
 
+def test_a_met_target_is_done_whatever_failed_on_the_way(texts, tmp_path, flaky):
+    flaky.errors = 0.4
+    c = config(texts, target=3, max_attempts=40, model=ModelConfig(ref="flaky:"))
+    assert synth(c, tmp_path / "run")["exit"]["code"] == 0
+    calls = flaky.calls
+    assert synth(c, tmp_path / "run")["exit"]["code"] == 0
+    assert flaky.calls == calls
+
+
+def test_an_interrupted_update_leaves_no_finished_later_stage(texts, tmp_path, monkeypatch):
+    synth(config(texts, task=("qg",)), tmp_path / "run")
+
+    def broken(self, requests):
+        raise BackendError("down")
+        yield
+
+    monkeypatch.setattr(Echo, "generate", broken)
+    with pytest.raises(BackendError):
+        synth(config(texts, task=("ynqa",)), tmp_path / "run", update=True)
+    assert not (tmp_path / "run" / "3-curate" / "stage.json").exists()
+    with pytest.raises(RunFolderError):
+        export_run(tmp_path / "run", tmp_path / "out.jsonl", "messages")
+
+
 def test_failed_calls_are_rows_and_are_tried_again(texts, tmp_path, flaky):
     flaky.errors = 0.5
     c = config(texts, model=ModelConfig(ref="flaky:"))
@@ -160,9 +185,12 @@ def test_failed_calls_are_rows_and_are_tried_again(texts, tmp_path, flaky):
     assert failed
     assert manifest["funnel"]["synthesize"]["dropped"]["call_failed"] == failed
     assert_nothing_vanished(manifest)
+    assert manifest["exit"]["code"] == 3
+    assert f"{failed} calls failed (most often: 503 from the server)" in manifest["exit"]["reason"]
     flaky.errors = 0.0
     flaky.calls = 0
     manifest = synth(c, tmp_path / "run")
+    assert manifest["exit"] == {"code": 0, "reason": "done"}
     assert flaky.calls == failed
     assert "call_failed" not in manifest["funnel"]["synthesize"]["dropped"]
 
@@ -254,7 +282,11 @@ def test_both_protocols(texts, tmp_path):
         ({"model": ModelConfig(ref="opnai:gpt-4")}, UnknownName, "Did you mean 'openai'"),
         ({"model": ModelConfig(ref="openvino:nothing")}, BackendError, "nothing"),
         ({"labels": {"sentiment": ("a", "b")}}, ConfigError, "--task does not name"),
-        ({"labels": {"exqa": ("a",)}}, ConfigError, "at least two different labels"),
+        ({"labels": {"exqa": ("a", "b")}}, ConfigError, "has no labels"),
+        ({"labels": {"ynqa": ("a",)}}, ConfigError, "at least two different labels"),
+        ({"ledger": "memory://me:secret@x"}, UsageError, "password or key"),
+        ({"sources": ("https://h/x.txt?token=secret",)}, UsageError, "password or key"),
+        ({"model": ModelConfig(ref="echo:", api_key_env="sk-live-x")}, UsageError, "NAME of an environment"),
         ({"count": 2, "model": ModelConfig(ref="echo:", protocol="bonito")}, ConfigError, "use chat"),
         ({"budget": BudgetConfig(max_cost=1)}, ConfigError, "--prices"),
         ({"per_passage": 0}, ConfigError, "1 or more"),
@@ -265,6 +297,7 @@ def test_what_cannot_work_is_refused_first(texts, tmp_path, changes, error, word
     with pytest.raises(error) as raised:
         synth(config(texts, **changes), tmp_path / "run")
     assert words in str(raised.value)
+    assert "secret" not in str(raised.value)
     if (tmp_path / "run" / "manifest.json").exists():
         manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
         assert manifest["exit"]["code"] == error.exit_code

@@ -85,9 +85,7 @@ class Budget:
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = completion_tokens
         self.reason = ""
-        self._open = 0
-        self._answers = 0
-        self._session_tokens = 0
+        self._open = self._reserved_prompt = self._reserved_completion = 0
         self._started = time.monotonic() - elapsed
 
     @property
@@ -100,35 +98,56 @@ class Budget:
         """Return what was spent in money, None without a price table."""
         return self.price.cost(self.prompt_tokens, self.completion_tokens) if self.price else None
 
-    def allow(self) -> bool:
-        """Reserve one call, or say no and leave the limit reached in `reason`.
-
-        Tokens and cost of calls under way are not known yet and are counted at the mean so far, so
-        a limit is overshot by at most the error of that estimate.
-        """
+    def exhausted(self) -> bool:
+        """Say whether what was spent has reached a limit; `reason` then names it."""
         limits = self.limits
-        pending = self._open * (self._session_tokens / self._answers if self._answers else 0.0)
-        tokens = self.prompt_tokens + self.completion_tokens + pending
-        share = 1 + pending / max(1, self.prompt_tokens + self.completion_tokens)
-        if limits.max_calls and self.calls + self._open >= limits.max_calls:
+        if limits.max_calls and self.calls >= limits.max_calls:
             self.reason = f"--max-calls {limits.max_calls}"
-        elif limits.max_tokens and tokens >= limits.max_tokens:
+        elif limits.max_tokens and self.prompt_tokens + self.completion_tokens >= limits.max_tokens:
             self.reason = f"--max-tokens {limits.max_tokens}"
-        elif limits.max_cost and (self.cost or 0.0) * share >= limits.max_cost:
+        elif limits.max_cost and (self.cost or 0.0) >= limits.max_cost:
             self.reason = f"--max-cost {limits.max_cost:g}"
         elif limits.max_time and self.elapsed >= limits.max_time:
             self.reason = f"--max-time {limits.max_time:g}"
-        else:
-            self._open += 1
-            return True
-        return False
+        return bool(self.reason)
 
-    def spend(self, prompt_tokens: int, completion_tokens: int, *, failed: bool = False) -> None:
-        """Book the end of a call that `allow` reserved; a failed call counts as a call, without tokens."""
+    def allow(self, prompt_tokens: int, completion_tokens: int) -> bool:
+        """Reserve one call of at most about so many tokens, or say no.
+
+        A call is allowed if the limits hold even when every call under way comes to what was
+        reserved for it, or if none is under way. So a limit is overshot by one call at most; a no
+        while calls are under way means "ask again when they have ended".
+        """
+        if self.exhausted():
+            return False
+        if self._open and self._over(prompt_tokens, completion_tokens):
+            return False
+        self._open += 1
+        self._reserved_prompt += prompt_tokens
+        self._reserved_completion += completion_tokens
+        return True
+
+    def _over(self, prompt_tokens: int, completion_tokens: int) -> bool:
+        limits = self.limits
+        prompt = self.prompt_tokens + self._reserved_prompt + prompt_tokens
+        completion = self.completion_tokens + self._reserved_completion + completion_tokens
+        cost = self.price.cost(prompt, completion) if self.price else 0.0
+        return bool(
+            (limits.max_calls and self.calls + self._open >= limits.max_calls)
+            or (limits.max_tokens and prompt + completion > limits.max_tokens)
+            or (limits.max_cost and cost > limits.max_cost)
+        )
+
+    def spend(
+        self,
+        reserved: tuple[int, int],
+        prompt_tokens: int,
+        completion_tokens: int,
+    ) -> None:
+        """Book the end of a call that `allow` reserved; a failed call counts, with what tokens it has."""
         self._open -= 1
+        self._reserved_prompt -= reserved[0]
+        self._reserved_completion -= reserved[1]
         self.calls += 1
-        if not failed:
-            self._answers += 1
-            self._session_tokens += prompt_tokens + completion_tokens
-            self.prompt_tokens += prompt_tokens
-            self.completion_tokens += completion_tokens
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens

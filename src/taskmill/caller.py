@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from taskmill.budget import Budget
-from taskmill.calls import Completion, Generator, Request
+from taskmill.calls import Completion, Request
+from taskmill.calls import Generator as Backend
+from taskmill.errors import BackendError
 from taskmill.ledger import Ledger
 
 __all__ = ["Caller"]
@@ -24,7 +27,7 @@ class Caller:
     that ended without an answer. `stopped` is True once the budget refused a call.
     """
 
-    backend: Generator
+    backend: Backend
     ledger: Ledger
     budget: Budget
     made: int = 0
@@ -41,26 +44,46 @@ class Caller:
         while True:
             feed = _Feed(self, source)
             yield from self._round(feed)
-            if feed.exhausted or self.stopped:
+            if feed.held is not None:
+                source = chain((feed.held,), source)
+            elif feed.exhausted or self.stopped:
                 return
 
     def _round(self, feed: _Feed) -> Iterator[tuple[Request, Completion]]:
         stream = self.backend.generate(feed)
-        for completion in stream:
-            self._book(completion)
-            for request in feed.waiting.pop(completion.key, ()):
-                yield request, completion
-            while feed.hits:
-                yield feed.hits.popleft()
+        try:
+            for completion in stream:
+                if completion.key not in feed.waiting:
+                    raise BackendError(f"{self.backend.model} answered a request that was not made")
+                self._book(feed.waiting[completion.key][0], completion)
+                for request in feed.waiting.pop(completion.key):
+                    yield request, completion
+                while feed.hits:
+                    yield feed.hits.popleft()
+        finally:
+            # An abandoned round must end its calls and threads now, not when it is collected.
+            if isinstance(stream, Generator):
+                stream.close()
         while feed.hits:
             yield feed.hits.popleft()
+        for key in list(feed.waiting):
+            lost = Completion(key, finish="error", error="the backend gave no answer")
+            self._book(feed.waiting[key][0], lost)
+            for request in feed.waiting.pop(key):
+                yield request, lost
 
-    def _book(self, completion: Completion) -> None:
+    def _book(self, request: Request, completion: Completion) -> None:
         failed = completion.finish == "error"
         self.ledger.append((completion,))
-        self.budget.spend(completion.prompt_tokens, completion.completion_tokens, failed=failed)
+        self.budget.spend(_expected(request), completion.prompt_tokens, completion.completion_tokens)
         self.failed += failed
         self.made += not failed
+
+
+def _expected(request: Request) -> tuple[int, int]:
+    """Return about how many tokens a call may take: three bytes a token, and the longest reply allowed."""
+    length = len(request.prompt) + sum(len(content) for _, content in request.messages)
+    return length // 3 + 8, request.sampling.max_tokens
 
 
 class _Feed:
@@ -71,6 +94,7 @@ class _Feed:
         self.source = source
         self.hits: deque[tuple[Request, Completion]] = deque()
         self.waiting: dict[str, list[Request]] = {}
+        self.held: Request | None = None
         self.exhausted = False
 
     def __iter__(self) -> Iterator[Request]:
@@ -87,8 +111,11 @@ class _Feed:
                 caller.reused += 1
                 self.waiting[request.key].append(request)
                 continue
-            if not caller.budget.allow():
-                caller.stopped = True
+            if not caller.budget.allow(*_expected(request)):
+                if caller.budget.reason:
+                    caller.stopped = True
+                else:
+                    self.held = request  # when the calls under way have ended, there may be room again
                 return
             self.waiting[request.key] = [request]
             yield request

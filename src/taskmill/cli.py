@@ -175,7 +175,7 @@ def _synth(config: Any, out: str, *, dry_run: bool, update: bool, as_json: bool)
 
     with _progress(as_json) as on_progress:
         if dry_run:
-            result = estimate(config, out, update=update, on_progress=on_progress)
+            result = estimate(config, out, on_progress=on_progress)
         else:
             result = run_synth(config, out, update=update, on_progress=on_progress)
     if not dry_run:
@@ -325,6 +325,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:] if argv is None else argv
     verbose = any(a in ("-v", "--verbose") for a in arguments)
+    arguments = [a for a in arguments if a not in ("-v", "--verbose")]  # before or after the command
     try:
         code = cli.main(arguments, prog_name="taskmill", standalone_mode=False)
     except click.ClickException as error:

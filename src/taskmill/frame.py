@@ -2,12 +2,14 @@
 
 The same plan runs on this machine or on a Ray cluster (`runner="ray"` or `"ray:ADDRESS"`). Both
 functions yield Arrow tables in the order of the parts, reading ahead only a bounded number of them.
+Who stops before the end must close them (`contextlib.closing`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -51,19 +53,22 @@ def use_runner(runner: str) -> None:
     _daft().set_runner_ray(address or None)
 
 
-def _tables(frame: Any) -> Iterator[pa.Table]:
-    # A small buffer: by default the engine reads as far ahead as it can.
-    for batch in frame.to_arrow_iter(results_buffer_size=1):
-        yield pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
+def _tables(frame: Any) -> Generator[pa.Table]:
+    # A small buffer: by default the engine reads as far ahead as it can. The iterator is closed here,
+    # because one left half-read blocks the end of the process.
+    with closing(frame.to_arrow_iter(results_buffer_size=1)) as batches:
+        for batch in batches:
+            yield pa.Table.from_batches([batch]) if isinstance(batch, pa.RecordBatch) else batch
 
 
-def scan(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
+def scan(paths: Sequence[Path], schema: pa.Schema) -> Generator[pa.Table]:
     """Yield the rows of Parquet parts as tables of `schema`, in order."""
     daft = _daft()
     for start in range(0, len(paths), GROUP):
         group = [str(p) for p in paths[start : start + GROUP]]
-        for table in _tables(daft.read_parquet(group).select(*schema.names)):
-            yield table.cast(schema)
+        with closing(_tables(daft.read_parquet(group).select(*schema.names))) as tables:
+            for table in tables:
+                yield table.cast(schema)
 
 
 def map_batches(
@@ -71,7 +76,7 @@ def map_batches(
     schema: pa.Schema,
     function: Callable[[pa.Table], pa.Table],
     returns: pa.Schema,
-) -> Iterator[tuple[pa.Table, pa.Table]]:
+) -> Generator[tuple[pa.Table, pa.Table]]:
     """Yield (rows, function(rows)) over Parquet parts, in order; the function runs in worker processes.
 
     `function` is a module-level function from a table of `schema` to one of `returns` with as many
@@ -92,6 +97,7 @@ def map_batches(
         group = [str(p) for p in paths[start : start + GROUP]]
         frame = daft.read_parquet(group).select(*names)
         columns = [daft.col(n) for n in names]
-        for table in _tables(frame.select(*columns, apply(*columns).alias("_out"))):
-            out = pa.Table.from_struct_array(table["_out"]).cast(returns)
-            yield table.select(names).cast(schema), out
+        with closing(_tables(frame.select(*columns, apply(*columns).alias("_out")))) as tables:
+            for table in tables:
+                out = pa.Table.from_struct_array(table["_out"]).cast(returns)
+                yield table.select(names).cast(schema), out

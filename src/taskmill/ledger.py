@@ -6,9 +6,11 @@ several processes may write one ledger at once. A record is one line:
     key(32 hex) TAB crc32(8 hex) TAB run TAB prompt tokens TAB completion tokens TAB {"text", "finish"} LF
 
 A line whose end or checksum is missing (a torn write) counts as not there; its call is made again.
-On a local disk a record is written as soon as its completion arrives (a killed process loses none)
-and fsynced at least every `SYNC_SECONDS` (a power cut loses at most that). Remote segments are
-uploaded whole every `REMOTE_SECONDS`, because object stores cannot append.
+A failed call is recorded with finish "error": it counts as spent and is no answer. On a local disk a
+record is written as soon as its completion arrives (a killed process loses none) and fsynced at least
+every `SYNC_SECONDS` (a power cut loses at most that). For a remote ledger the same holds of the `outbox`
+on the local disk, from where segments are uploaded whole every `REMOTE_SECONDS`, because object stores
+cannot append; what a killed session left there the next one uploads.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
+from uuid import uuid4
 
 import numpy as np
 import orjson
@@ -28,6 +31,7 @@ import orjson
 from taskmill.calls import Completion
 from taskmill.durable import sync_directory, write_point
 from taskmill.errors import LedgerError
+from taskmill.ids import content_id
 
 __all__ = ["Ledger"]
 
@@ -37,6 +41,10 @@ SYNC_SECONDS = 0.25
 REMOTE_SECONDS = 5.0
 """Longest time a record waits for its upload to a remote ledger (chosen)."""
 
+ATTEMPTS = 4
+"""Tries of one upload, with pauses of 0.5, 1 and 2 s between them (chosen: a store's short hiccup)."""
+
+_FAILED = b'"finish":"error"}'
 _MERGE = 1 << 16
 """New records looked up in a dict before they join the sorted index."""
 
@@ -44,21 +52,21 @@ _MERGE = 1 << 16
 class Ledger:
     """The record of paid calls. `spent_calls`, `spent_prompt`, `spent_completion` are this run's totals."""
 
-    def __init__(self, location: str | Path, run: str) -> None:
+    def __init__(self, location: str | Path, run: str, *, outbox: Path | None = None) -> None:
         """Open or create the ledger at `location`; `run` names whose spending new records are.
 
-        Raises LedgerError if the folder cannot be read or written.
+        `outbox` is where a remote ledger's new segments wait for their upload (default: a folder of
+        the user's cache). Raises LedgerError if the folder cannot be read or written.
         """
         self.run = run
         self.spent_calls = self.spent_prompt = self.spent_completion = 0
         self.torn = 0
         self._remote: _Remote | None = None
         url = str(location)
+        self.folder = Path(url)
         if "://" in url:
             self._remote = _Remote(url)
-            self.folder = self._remote.fetch()
-        else:
-            self.folder = Path(url)
+            self.folder = outbox or _cache() / "outbox" / content_id(url)
         self._fds: list[int] = []
         self._paths: list[Path] = []
         self._hashes = np.empty(0, np.uint64)
@@ -68,11 +76,14 @@ class Ledger:
         self._synced = time.monotonic()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for path in sorted(self.folder.glob("*.ledger")):
+            left = sorted(self.folder.glob("*.ledger"))
+            for path in [*left, *(self._remote.fetch() if self._remote else [])]:
                 self._load(path)
         except OSError as error:
             raise LedgerError(f"cannot open the ledger {url}: {error}") from error
         self._merge()
+        self._waiting = left if self._remote else []
+        self._upload()
 
     def __len__(self) -> int:
         return len(self._hashes) + len(self._recent)
@@ -105,9 +116,11 @@ class Ledger:
         if fields is None:
             self.torn += 1
             return
-        key, run, prompt, completion, _ = fields
+        key, run, prompt, completion, body = fields
         if run == self.run:
             self._spend(prompt, completion)
+        if body.endswith(_FAILED):
+            return
         self._recent[key] = (segment, offset, len(line))
 
     def _spend(self, prompt: int, completion: int) -> None:
@@ -155,14 +168,13 @@ class Ledger:
     # writing
 
     def append(self, completions: Sequence[Completion]) -> None:
-        """Record finished calls; failed ones (finish "error") are not paid answers and are left out.
+        """Record finished calls; failed ones (finish "error") count as spent and are asked again.
 
         Raises LedgerError when the disk is full; the file then ends at its last whole record.
         """
-        done = [c for c in completions if c.finish != "error"]
-        if not done:
+        if not completions:
             return
-        lines = [_line(c, self.run) for c in done]
+        lines = [_line(c, self.run) for c in completions]
         file = self._segment()
         segment, offset = len(self._fds) - 1, file.tell()
         try:
@@ -175,8 +187,9 @@ class Ledger:
                 f"cannot write the ledger {self.folder} ({error}); make room and run the same command again"
             ) from error
         write_point("ledger appended")
-        for completion, line in zip(done, lines, strict=True):
-            self._recent[completion.key] = (segment, offset, len(line))
+        for completion, line in zip(completions, lines, strict=True):
+            if completion.finish != "error":
+                self._recent[completion.key] = (segment, offset, len(line))
             self._spend(completion.prompt_tokens, completion.completion_tokens)
             offset += len(line)
         if len(self._recent) >= _MERGE:
@@ -197,8 +210,8 @@ class Ledger:
 
     def _segment(self) -> IO[bytes]:
         if self._out is None:
-            # Time orders segments for people, the process id and counter make the name unique.
-            stem = f"{time.time_ns() // 1_000_000:013}-{os.getpid()}-{len(self._fds):04}"
+            # Time orders segments for people, the random part tells sessions of one moment apart.
+            stem = f"{time.time_ns() // 1_000_000:013}-{uuid4().hex[:12]}"
             path = self.folder / f"{stem}.ledger"
             try:
                 write_point("ledger create")
@@ -218,25 +231,34 @@ class Ledger:
         write_point("ledger sync")
         self._synced = time.monotonic()
         if self._remote:
-            path = Path(self._out.name)
+            self._waiting.append(Path(self._out.name))
             self._out.close()
             self._out = None
-            self._remote.put(path)
+            self._upload()
+
+    def _upload(self) -> None:
+        """Send what waits in the outbox; a segment leaves it only once it is on the other side."""
+        while self._remote and self._waiting:
+            self._remote.put(self._waiting[0])
+            self._waiting.pop(0).unlink()
 
     def close(self) -> None:
         """Make all records durable and release the files."""
-        self.sync()
-        if self._out is not None:
-            self._out.close()
-            self._out = None
-        for descriptor in self._fds:
-            os.close(descriptor)
-        self._fds = []
-        if self._remote:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            self.sync()
+            self._upload()
+        finally:
+            if self._out is not None:
+                self._out.close()
+                self._out = None
+            for descriptor in self._fds:
+                os.close(descriptor)
+            self._fds = []
+            if self._remote:
+                self._remote.close()
 
     def records(self) -> Iterator[tuple[str, str, Completion]]:
-        """Yield (key, run, completion) of every whole record, segment by segment."""
+        """Yield (key, run, completion) of every whole record, failed calls included."""
         for path in self._paths:
             with path.open("rb") as file:
                 for line in file:
@@ -245,6 +267,14 @@ class Ledger:
                         key, run, prompt, completion, body = fields
                         answer = orjson.loads(body)
                         yield key, run, Completion(key, answer["text"], answer["finish"], prompt, completion)
+
+
+def _cache() -> Path:
+    home = (
+        os.environ.get("TASKMILL_CACHE_DIR")
+        or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "taskmill"
+    )
+    return Path(home).expanduser()
 
 
 def _line(c: Completion, run: str) -> bytes:
@@ -265,7 +295,7 @@ def _verified(line: bytes) -> tuple[str, str, int, int, bytes] | None:
 
 
 class _Remote:
-    """A ledger on an fsspec URL: segments are fetched once, new ones are uploaded whole."""
+    """A ledger on an fsspec URL: segments are fetched once to a temporary folder, new ones uploaded whole."""
 
     def __init__(self, url: str) -> None:
         import fsspec
@@ -276,18 +306,29 @@ class _Remote:
         except Exception as error:
             # fsspec implementations raise their own kinds: network, credentials, missing package.
             raise LedgerError(f"cannot open the ledger {url}: {error}") from error
+        self.copies = Path(tempfile.mkdtemp(prefix="taskmill-ledger-"))
 
-    def fetch(self) -> Path:
-        folder = Path(tempfile.mkdtemp(prefix="taskmill-ledger-"))
-        for name in self.fs.ls(self.path, detail=False):
+    def fetch(self) -> list[Path]:
+        for name in sorted(self.fs.ls(self.path, detail=False)):
             if name.endswith(".ledger"):
-                self.fs.get_file(name, str(folder / name.rsplit("/", 1)[-1]))
-        return folder
+                self.fs.get_file(name, str(self.copies / name.rsplit("/", 1)[-1]))
+        return sorted(self.copies.iterdir())
 
     def put(self, path: Path) -> None:
-        write_point("ledger upload")
-        try:
-            self.fs.put_file(str(path), f"{self.path}/{path.name}")
-        except Exception as error:
-            raise LedgerError(f"cannot upload {path.name} to the ledger {self.path}: {error}") from error
-        write_point("ledger uploaded")
+        for attempt in range(ATTEMPTS):
+            write_point("ledger upload")
+            try:
+                self.fs.put_file(str(path), f"{self.path}/{path.name}")
+            except Exception as error:
+                if attempt + 1 < ATTEMPTS:
+                    time.sleep(0.5 * 2**attempt)
+                    continue
+                raise LedgerError(
+                    f"cannot upload to the ledger {self.path} ({error}); the records are safe in "
+                    f"{path.parent} and the same command uploads them"
+                ) from error
+            write_point("ledger uploaded")
+            return
+
+    def close(self) -> None:
+        shutil.rmtree(self.copies, ignore_errors=True)

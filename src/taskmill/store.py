@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -232,7 +233,10 @@ class StageWriter:
 
 
 class Run:
-    """An open run folder, locked against a second process until closed."""
+    """An open run folder, locked against a second process until closed.
+
+    `id` names the run in ledgers; it is drawn once and kept in the lock file.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open or create the folder; raises RunFolderError if another process holds it or it is foreign."""
@@ -242,7 +246,7 @@ class Run:
         if path.is_dir() and any(path.iterdir()) and not (path / ".lock").exists():
             raise RunFolderError(f"{path} holds files but is no run folder; choose an empty or new --out")
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = (path / ".lock").open("w")
+        self._lock = (path / ".lock").open("a+")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -250,6 +254,13 @@ class Run:
             raise RunFolderError(
                 f"{path} is in use by another taskmill process; wait for it or choose another --out"
             ) from None
+
+        self._lock.seek(0)
+        self.id = self._lock.read().strip()
+        if not self.id:
+            self.id = uuid4().hex[:16]
+            self._lock.write(self.id)
+            self._lock.flush()
 
     def __enter__(self) -> Run:
         return self
@@ -271,9 +282,11 @@ class Run:
         return marker if marker.get("key") == key else None
 
     def begin(self, folder: Path) -> None:
-        """Clear what an unfinished or outdated stage left; the marker goes first."""
+        """Clear what an unfinished or outdated stage left; its marker and those of later stages go first."""
         write_point(f"begin {folder.name}")
-        (folder / "stage.json").unlink(missing_ok=True)
+        for stage in sorted(self.path.glob("[0-9]*-*"), reverse=True):
+            if _number(stage) >= _number(folder):
+                (stage / "stage.json").unlink(missing_ok=True)
         write_point(f"cleared {folder.name}")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -286,6 +299,10 @@ class Run:
     def manifest(self) -> dict[str, Any]:
         """Return the manifest, empty if none was written yet."""
         return read_json(self.path / "manifest.json")
+
+
+def _number(stage: Path) -> int:
+    return int(stage.name.partition("-")[0])
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -5,20 +5,22 @@ The calls are recorded in the run's ledger, so the run that follows does not pay
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from taskmill import backends
 from taskmill.budget import Price, load_price
+from taskmill.caller import Caller
 from taskmill.calls import Completion, Request
-from taskmill.config import to_mapping
 from taskmill.curate.checks import check
 from taskmill.recipes import stages
 from taskmill.recipes.session import OnProgress, Session
-from taskmill.recipes.synth import FREE, SynthConfig, effort, how, model, validate
+from taskmill.recipes.synth import SynthConfig, effort, how, model, validate
 from taskmill.record import Example
 from taskmill.store import Run, parts
 from taskmill.synthesize.bonito import examples, pose
@@ -27,74 +29,98 @@ from taskmill.synthesize.plan import Passages
 __all__ = ["estimate"]
 
 ROWS = 20
-"""Calls made for an estimate."""
+"""Calls made for an estimate, divided among the task types."""
+
+LEAST = 4
+"""Calls made per task type however many there are."""
+
+SURVEYED = 1000
+"""Passages whose requests are counted; beyond them the count is scaled."""
 
 
 def estimate(
-    config: SynthConfig, out: str | Path, *, update: bool = False, on_progress: OnProgress | None = None
+    config: SynthConfig, out: str | Path, *, on_progress: OnProgress | None = None
 ) -> dict[str, Any]:
-    """Make up to 20 calls of the run and return what all of it would take.
+    """Make some 20 calls of the run and return what all of it takes, these included.
 
-    Each figure is {"expected", "low", "high"}, a 95 % interval: of the mean over the sample
-    (normal), and with a target also of the accepted share per task type (Wilson). `cost` is None
-    without a price table.
+    `calls` are those that were not yet in the ledger. Each figure is {"expected", "low", "high"}, a 95 %
+    interval: of the mean over the sample (normal), and with a target also of the accepted share per
+    task type (Wilson). `cost` is None without a price table. Nothing but the ledger is changed in
+    the folder `out`.
     """
     validate(config)
-    with Run(Path(out)) as run:
-        before = run.manifest()
-        session = Session.open(run, to_mapping(config), free=FREE, update=update, report=on_progress)
-        session.manifest["model"] = {"ref": config.model.ref, "protocol": backends.protocol_of(config.model)}
-        stages.ingest(session, config.sources, config.ingest)
-        passages = Passages(parts(run.stage(1, "ingest") / "kept"), config.seed)
-        caller = model(config).open(session)
-        with caller.ledger:
-            asked = _sample(config, caller.backend.model, passages)
-            started = time.monotonic()
-            answers = [(r, c) for r, c in caller.answers(asked) if c.finish != "error"]
-            seconds = time.monotonic() - started
-            session.book(caller)
-        calls = _calls(config, passages, caller.backend.model, answers)
-        session.end(0, "estimated; nothing was kept but the calls in the ledger")
-        if before.get("status") in ("done", "short"):
-            run.write_manifest(before)  # an estimate says nothing about what the folder already holds
+    with Run(Path(out)) as run, Run(run.path / ".estimate") as scratch:
+        try:
+            session = Session.open(scratch, {}, free=(), update=True, report=on_progress)
+            session.manifest["model"] = {"ref": config.model.ref, "protocol": how(config).protocol}
+            stages.ingest(session, config.sources, config.ingest)
+            passages = Passages(parts(scratch.stage(1, "ingest") / "kept"), config.seed)
+            access = replace(model(config), home=run)
+            caller = access.open(session)
+            with caller.ledger:
+                plan = _Survey(config, caller, passages)
+                started = time.monotonic()
+                answers = [(r, c) for r, c in caller.answers(plan.sample) if c.finish != "error"]
+                seconds = time.monotonic() - started
+                calls = plan.calls(answers)
+        finally:
+            shutil.rmtree(scratch.path, ignore_errors=True)
     price = load_price(config.budget.prices, config.model.ref)
-    return {"sample": len(answers), "made": caller.made, "failed": caller.failed, "calls": calls} | _totals(
-        calls, [c for _, c in answers], seconds if caller.made else 0.0, price
-    )
+    found = {"sample": len(answers), "made": caller.made, "failed": caller.failed, "calls": calls}
+    return found | _totals(calls, [c for _, c in answers], seconds if caller.made else 0.0, price)
 
 
-def _sample(config: SynthConfig, identity: str, passages: Passages) -> list[Request]:
-    """Return the first requests of the run, task types in turn."""
-    plan = how(config)
-    found: list[Request] = []
-    for i in range(min(len(passages), ROWS * 4)):
-        for task in plan.tasks:
-            asked = pose(plan, identity, passages[i], task, 0)
-            if isinstance(asked, Request) and len(found) < ROWS:
-                found.append(asked)
-    return found
+class _Survey:
+    """Poses the requests of up to SURVEYED passages, which costs nothing, and picks the sample of them."""
 
+    def __init__(self, config: SynthConfig, caller: Caller, passages: Passages) -> None:
+        self.config, self.caller, self.passages = config, caller, passages
+        self.how = how(config)
+        self.looked = min(len(passages), SURVEYED)
+        each = max(ROWS // len(self.how.tasks), LEAST)
+        self.posed: Counter[str] = Counter()
+        self.new: Counter[str] = Counter()
+        self.sample: list[Request] = []
+        taken: Counter[str] = Counter()
+        samples = 1 if config.target else config.per_passage
+        for i in range(self.looked):
+            for task in self.how.tasks:
+                for sample in range(samples):
+                    asked = pose(self.how, caller.backend.model, passages[i], task, sample)
+                    if not isinstance(asked, Request):
+                        continue
+                    self.posed[task] += 1
+                    self.new[task] += caller.ledger.get(asked.key) is None
+                    if taken[task] < each:
+                        taken[task] += 1
+                        self.sample.append(asked)
 
-def _calls(
-    config: SynthConfig, passages: Passages, identity: str, answers: Sequence[tuple[Request, Completion]]
-) -> dict[str, float]:
-    """Return the number of calls: exact without a target, else from the accepted share so far."""
-    tasks = how(config).tasks
-    if not config.target:
-        total = float(len(passages) * len(tasks) * config.per_passage)
-        return {"expected": total, "low": total, "high": total}
-    limit = len(passages) * effort(config).attempts
-    figures = {"expected": 0.0, "low": 0.0, "high": 0.0}
-    for task in tasks:
-        own = [(r, c) for r, c in answers if r.payload.task == task]
-        good = sum(
-            any(isinstance(e, Example) and check(e) is None for e in examples(identity, r, c)) for r, c in own
-        )
+    def calls(self, answers: Sequence[tuple[Request, Completion]]) -> dict[str, float]:
+        """Return the number of calls that were not in the ledger before the sample."""
+        figures = {"expected": 0.0, "low": 0.0, "high": 0.0}
+        scale = len(self.passages) / self.looked
+        for task in self.how.tasks:
+            own = [(r, c) for r, c in answers if r.payload.task == task]
+            if not self.config.target:
+                for name in figures:
+                    figures[name] += self.new[task] * scale
+                continue
+            limit = self.posed[task] * scale * effort(self.config).attempts
+            for name, wanted in self._wanted(own, limit).items():
+                figures[name] += wanted
+        return {name: round(value) for name, value in figures.items()}
+
+    def _wanted(self, own: Sequence[tuple[Request, Completion]], limit: float) -> dict[str, float]:
+        identity = self.caller.backend.model
+        good = sum(_accepted(identity, r, c) for r, c in own)
         low, high = _wilson(good, len(own))
         middle = good / len(own) if good else (low + high) / 2
-        for name, share in (("expected", middle), ("low", high), ("high", low)):
-            figures[name] += min(limit, config.target / share) if share else limit
-    return {name: round(value) for name, value in figures.items()}
+        shares = {"expected": middle, "low": high, "high": low}
+        return {n: min(limit, self.config.target / s) if s else limit for n, s in shares.items()}
+
+
+def _accepted(identity: str, asked: Request, completion: Completion) -> bool:
+    return any(isinstance(e, Example) and check(e) is None for e in examples(identity, asked, completion))
 
 
 def _wilson(good: int, n: int) -> tuple[float, float]:

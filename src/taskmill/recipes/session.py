@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-from uuid import uuid4
 
 import yaml
 
@@ -97,7 +96,7 @@ class Session:
         old = run.manifest()
         manifest = {
             "name": run.path.name,
-            "id": old.get("id") or uuid4().hex[:16],
+            "id": run.id,
             "taskmill": taskmill.__version__,
             "code": code_version(),
             "status": "running",
@@ -155,6 +154,8 @@ class Session:
         """Write how the run broke off."""
         code = error.exit_code if isinstance(error, TaskmillError) else 1
         reason = str(error) or type(error).__name__
+        if isinstance(error, KeyboardInterrupt):
+            code, reason = 130, "interrupted; the same command continues"
         self.manifest.update(status="stopped", exit={"code": code, "reason": reason})
         # On a full disk this fails too; the first error is the one to report.
         with suppress(OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ from taskmill.record import (
     documents,
     dropped_schema,
 )
-from taskmill.store import StageWriter, code_version, parts
+from taskmill.store import Run, StageWriter, code_version, parts
 from taskmill.synthesize.bonito import Synthesis, examples, pose, requests
 from taskmill.synthesize.plan import Passages, TargetPlan
 
@@ -61,11 +62,15 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class ModelAccess:
-    """Which model, within which limits, recorded in which ledger (the run's own if empty)."""
+    """Which model, within which limits, recorded in which ledger (the run's own if empty).
+
+    `home` is the run that pays, if it is not the session's own.
+    """
 
     model: ModelConfig
     budget: BudgetConfig
     ledger: str = ""
+    home: Run | None = None
 
     def open(self, session: Session) -> Caller:
         """Load the model and the ledger; the budget starts from what the run has spent."""
@@ -76,7 +81,8 @@ class ModelAccess:
             batch_invariant=backend.batch_invariant,
             licence=getattr(backend, "licence", ""),
         )
-        ledger = Ledger(self.ledger or session.run.path / "ledger", session.manifest["id"])
+        home = self.home or session.run
+        ledger = Ledger(self.ledger or home.path / "ledger", home.id, outbox=home.path / "ledger")
         budget = Budget(
             self.budget,
             price=load_price(self.budget.prices, self.model.ref),
@@ -179,7 +185,7 @@ def synthesize(session: Session, ingested: str, how: Synthesis, effort: Effort, 
     else:
         calls = marker["calls"]
         session.manifest["calls"] = {**calls, "made": 0, "reused": calls["made"] + calls["reused"]}
-    for name in ("tokens", "cost", "model", "tasks", "stopped"):
+    for name in ("tokens", "cost", "model", "tasks", "stopped", "errors"):
         session.manifest[name] = marker[name]
     session.manifest["funnel"]["synthesize"] = marker["funnel"]
     return str(marker["digest"])
@@ -200,12 +206,13 @@ def _synthesize(
             work.all(source, session.manifest["funnel"]["ingest"]["kept"], effort.per_passage)
         caller.ledger.sync()
         session.book(caller)
-        whole = not caller.stopped and not caller.failed
+        whole = not caller.stopped and (not caller.failed or work.complete())
         extra = {name: session.manifest[name] for name in ("calls", "tokens", "cost", "model")}
         return writer.finish(
             key if whole else f"unfinished {key}",
             tasks=work.table(effort.target),
             stopped=caller.budget.reason if caller.stopped else "",
+            errors=dict(work.errors.most_common(3)),
             **extra,
         )
 
@@ -218,6 +225,7 @@ class _Work:
         self.requests: Counter[str] = Counter()
         self.drafts: Counter[str] = Counter()
         self.dropped: dict[str, Counter[str]] = defaultdict(Counter)
+        self.errors: Counter[str] = Counter()
         self.plan: TargetPlan | None = None
         self.done = 0
         self.total: int | None = None
@@ -225,8 +233,9 @@ class _Work:
     def all(self, source: Sequence[Any], passages: int, samples: int) -> None:
         """Make `samples` requests for each passage and task type."""
         self.total = passages * len(self.how.tasks) * samples
-        texts = (d for table in frame.scan(source, DOCUMENT_SCHEMA) for d in documents(table))
-        self._run(requests(self.how, self.caller.backend.model, texts, samples))
+        with closing(frame.scan(source, DOCUMENT_SCHEMA)) as tables:
+            texts = (d for table in tables for d in documents(table))
+            self._run(requests(self.how, self.caller.backend.model, texts, samples))
 
     def until(self, effort: Effort, passages: Passages) -> None:
         """Make requests in waves until each task type has its target or cannot reach it."""
@@ -243,10 +252,15 @@ class _Work:
     def _run(self, posed: Iterable[Request | Dropped]) -> None:
         for asked, completion in self.caller.answers(self._asked(posed)):
             self.requests[asked.payload.task] += 1
+            if completion.finish == "error":
+                self.errors[completion.error] += 1
             self._take(list(examples(self.caller.backend.model, asked, completion)), asked.payload.task)
+        if self.caller.stopped:
+            self.writer.count(-1)  # the request at which the budget said no was posed and never made
 
     def _asked(self, posed: Iterable[Request | Dropped]) -> Iterator[Request]:
         for item in posed:
+            self.writer.count(1)
             if isinstance(item, Dropped):
                 self._take([item], item.row.task)  # type: ignore[union-attr]
             else:
@@ -256,7 +270,7 @@ class _Work:
         """Store the outcomes of one candidate; with a target, see whether its examples are acceptable."""
         kept = [o for o in outcomes if isinstance(o, Example)]
         lost = [o for o in outcomes if isinstance(o, Dropped)]
-        self.writer.count(len(outcomes))
+        self.writer.count(len(outcomes) - 1)  # one was counted when the request was posed
         self.writer.keep(kept)
         self.writer.drop(lost)
         self.drafts[task] += len(kept)
@@ -286,6 +300,10 @@ class _Work:
             budget.prompt_tokens + budget.completion_tokens,
             budget.cost,
         )
+
+    def complete(self) -> bool:
+        """Say whether there is a target and every task type has it."""
+        return self.plan is not None and not any(self.plan.shortfall(t) for t in self.how.tasks)
 
     def table(self, target: int) -> dict[str, Any]:
         """Return the funnel per task type as far as this stage knows it."""
@@ -326,15 +344,17 @@ def _curate(session: Session, source: Any, folder: Any, key: str, target: int) -
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     licences: Counter[str] = Counter()
     total = session.manifest["funnel"]["synthesize"]["kept"]
-    for rows, verdicts in frame.map_batches(parts(source / "kept"), EXAMPLE_SCHEMA, judge, VERDICT_SCHEMA):
-        kept, lost = settle.split(rows, verdicts)
-        writer.count(rows.num_rows)
-        writer.kept.add_table(kept)
-        writer.drop_table(lost)
-        for task, reason in zip(lost["task"].to_pylist(), lost["reason"].to_pylist(), strict=True):
-            reasons[task][reason] += 1
-        licences.update(pa.compute.struct_field(kept["source"], "licence").to_pylist())
-        session.tick(Progress("curate", writer.counted, total, sum(settle.accepted.values())))
+    judged = frame.map_batches(parts(source / "kept"), EXAMPLE_SCHEMA, judge, VERDICT_SCHEMA)
+    with closing(judged):
+        for rows, verdicts in judged:
+            kept, lost = settle.split(rows, verdicts)
+            writer.count(rows.num_rows)
+            writer.kept.add_table(kept)
+            writer.drop_table(lost)
+            for task, reason in zip(lost["task"].to_pylist(), lost["reason"].to_pylist(), strict=True):
+                reasons[task][reason] += 1
+            licences.update(pa.compute.struct_field(kept["source"], "licence").to_pylist())
+            session.tick(Progress("curate", writer.counted, total, sum(settle.accepted.values())))
     return writer.finish(
         key,
         accepted=dict(settle.accepted),

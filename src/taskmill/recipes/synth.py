@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from taskmill import backends, frame
-from taskmill.backends import ModelConfig
+from taskmill import frame
+from taskmill.backends import GENERATORS, ModelConfig, protocol_of, split_reference
 from taskmill.budget import BudgetConfig, load_price
 from taskmill.calls import Sampling
 from taskmill.config import to_mapping
@@ -108,7 +109,7 @@ def synth(
             command=["taskmill", "run", "config.yaml"],
             seed=config.seed,
             inputs=list(config.sources),
-            model=_model_entry(config),
+            model={"ref": config.model.ref, "protocol": protocol_of(config.model)},
         )
         try:
             ingested = stages.ingest(session, config.sources, config.ingest)
@@ -123,36 +124,53 @@ def synth(
 
 
 def validate(config: SynthConfig) -> None:
-    """Refuse what cannot work before the first call is paid."""
+    """Refuse what cannot work before the first call is paid, and secrets before they are written down."""
+    _refuse_secrets(config)
     if not config.sources:
         raise UsageError("no source is given; name a file, a folder, a URL or - for standard input")
     if not config.task:
         raise UsageError("no task type is given; write --task with some of: " + ", ".join(TASKS.names()))
     for task in {*config.task, *config.labels}:
         get(task)
-    unused = set(config.labels) - set(config.task)
-    if unused:
-        raise ConfigError(f"labels are given for {', '.join(sorted(unused))}, which --task does not name")
-    alone = [task for task, labels in config.labels.items() if len(set(labels)) < 2]
-    if alone:
-        raise ConfigError(f"labels of {', '.join(alone)}: at least two different labels are needed")
+    _check_labels(config)
     if config.per_passage < 1 or config.max_attempts < 1 or config.count < 1:
         raise ConfigError("per_passage, max_attempts and count must be 1 or more")
     if config.model.temperature == 0 and not config.target and config.per_passage > 1:
         raise ConfigError(
             "temperature 0 gives the same reply each time; use --per-passage 1 or a temperature"
         )
-    backend, _, _ = backends.split_reference(config.model.ref)
-    if backend not in backends.GENERATORS.names():
-        backends.GENERATORS.get(backend)
+    GENERATORS.get(split_reference(config.model.ref)[0])
     if load_price(config.budget.prices, config.model.ref) is None and config.budget.max_cost:
         raise ConfigError("--max-cost needs --prices FILE with the price of the model")
-    if backends.protocol_of(config.model) == "bonito" and (config.count > 1 or config.answer_language):
+    if protocol_of(config.model) == "bonito" and (config.count > 1 or config.answer_language):
         raise ConfigError("the bonito protocol has no place for --count or --answer-language; use chat")
 
 
-def _model_entry(config: SynthConfig) -> dict[str, Any]:
-    return {"ref": config.model.ref, "protocol": backends.protocol_of(config.model)}
+_PASSWORD = re.compile(r"^(?!github:)\w[\w+.-]*://[^/@]*@")
+_TOKEN = re.compile(r"://.*[?&](?:token|key|api_key|sig|signature|password)=", re.IGNORECASE)
+
+
+def _refuse_secrets(config: SynthConfig) -> None:
+    """Refuse addresses with credentials and keys in place of their variable: the run folder keeps both."""
+    for text in (*config.sources, config.ledger, config.model.base_url):
+        if _PASSWORD.search(text) or _TOKEN.search(text):
+            raise UsageError(
+                f"{text.split('://')[0]}://…: an address with a password or key would be written into the "
+                "run folder; give credentials through the environment instead"
+            )
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", config.model.api_key_env):
+        raise UsageError("--api-key-env takes the NAME of an environment variable (capitals), never a key")
+
+
+def _check_labels(config: SynthConfig) -> None:
+    named = {get(task).name for task in config.task}
+    for task, labels in config.labels.items():
+        if get(task).name not in named:
+            raise ConfigError(f"labels are given for {task}, which --task does not name")
+        if not get(task).labels:
+            raise ConfigError(f"{task}: this task type has no labels; leave --labels out")
+        if len(set(labels)) < 2:
+            raise ConfigError(f"labels of {task}: at least two different labels are needed")
 
 
 def how(config: SynthConfig) -> Synthesis:
@@ -160,11 +178,11 @@ def how(config: SynthConfig) -> Synthesis:
     m = config.model
     tasks = tuple(dict.fromkeys(get(t).name for t in config.task))
     own = {get(t).name: tuple(labels) for t, labels in config.labels.items()}
-    small = backends.split_reference(m.ref)[0] in ("openvino", "echo")
+    small = split_reference(m.ref)[0] in ("openvino", "echo")
     guided = small if config.guided == "auto" else config.guided == "yes"
     attributes = {t: Attributes(own.get(t, ()), config.answer_language, config.count, guided) for t in tasks}
     sampling = Sampling(m.temperature, m.top_p)
-    protocol = backends.protocol_of(m)
+    protocol = protocol_of(m)
     return Synthesis(tasks, protocol, sampling, m.max_new_tokens, config.seed, attributes)
 
 
@@ -191,7 +209,10 @@ def _gate(manifest: Mapping[str, Any], target: int) -> tuple[int, str]:
     if short:
         return 3, "fewer examples than asked for: " + "; ".join(short)
     failed = manifest["calls"]["failed"]
-    note = f"; {failed} calls failed and can be tried again with the same command" if failed else ""
+    often = next(iter(manifest["errors"]), "")
+    note = f"{failed} calls failed (most often: {often}); the same command tries them again"
     if not manifest["funnel"]["curate"]["kept"]:
-        return 3, f"no example was accepted, see the reasons in the report{note}"
-    return 0, f"done{note}"
+        return 3, "no example was accepted, see the reasons in the report" + (f"; {note}" if failed else "")
+    if failed and not target:
+        return 3, note
+    return 0, "done"

@@ -81,7 +81,7 @@ def _outcomes(ask: Ask, completion: Completion) -> list[Draft | Rejected]:
         text = text.rpartition("\n")[0]
         if not text.strip():
             return [Rejected(Reason.TRUNCATED, "the reply was cut off before its first line ended")]
-    outcomes = get(ask.task).parse(text, ask)
+    outcomes = get(ask.task).parse(text, ask) or [Rejected(Reason.MALFORMED, "the reply holds no task")]
     if completion.finish == "length" and not any(isinstance(o, Draft) for o in outcomes):
         return [Rejected(Reason.TRUNCATED, "the reply was cut off before it was complete")]
     return outcomes

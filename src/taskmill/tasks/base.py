@@ -21,7 +21,17 @@ from taskmill.record import Document, Example, Reason, draw
 from taskmill.render import PLACEHOLDER, bonito_prompt, escape, has_marker, has_placeholder, unescape
 from taskmill.templates import words
 
-__all__ = ["Ask", "Attributes", "Draft", "Rejected", "TaskType", "first_line", "parse_reply"]
+__all__ = [
+    "Ask",
+    "Attributes",
+    "Draft",
+    "Rejected",
+    "TaskType",
+    "first_line",
+    "has_scrap",
+    "parse_reply",
+    "without_thoughts",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +95,43 @@ _LINE = re.compile(
 )
 _NUMBERED = re.compile(r"^\s*\d{1,2}[.)]\s+(?=\S)", re.MULTILINE)
 _SHORT = {"q": "question", "a": "answer"}
+_THOUGHTS = re.compile(r"^.*</think(?:ing)?>", re.I | re.S)
+_THOUGHT = re.compile(r"</?think(?:ing)?>", re.I)
+_SCRAP = re.compile(r"""\{\s*["'][^"'\n]{1,40}["']\s*:|"[\w ]{1,24}"\s*:\s*["\[{]""")
+_JSON_START = re.compile(r"\[\s*\{|\{")
+_TRIES = 16  # places where JSON may start; chosen: a reply holds one object or a short list
+_DECODER = json.JSONDecoder(strict=False)  # line ends inside strings are common
+
+
+def without_thoughts(text: str) -> str | None:
+    """Return the reply without what stands up to its last `</think>`; None if a thought is not closed."""
+    text = _THOUGHTS.sub("", text)
+    return None if _THOUGHT.search(text) else text
+
+
+def has_scrap(text: str, passage: str = "") -> str:
+    """Return a piece of JSON or a thinking tag that is left in the text and not the passage's, or ""."""
+    for pattern in (_THOUGHT, _SCRAP):
+        for found in pattern.finditer(text):
+            if found[0] not in passage:
+                return found[0]
+    return ""
 
 
 def parse_reply(text: str, names: Sequence[str]) -> list[dict[str, str]]:
     """Read a chat reply into one dict per task, keyed by lower-case part names.
 
-    Accepts a JSON object or list of objects, or labelled lines; strips a Markdown fence. A part
+    Accepts a JSON object or list of objects (with any text around it) or labelled lines; strips
+    thoughts in `<think>` tags (a thought without an end leaves nothing) and a Markdown fence. A part
     runs until the next label; the first name seen again starts the next task. Text before the first
     label belongs to the first name, because the prompt ends with that label; if that name follows as
     a label, the text was only a preamble. A task of one part may also come as a numbered list.
     """
-    body = _unfenced(text).strip()
-    rows = _json_rows(body)
+    text = without_thoughts(text) or ""
+    rows = _json_rows(text, names)
     if rows:
-        return [{str(k).lower().strip(): _flat(v) for k, v in r.items()} for r in rows]
+        return [{_key(k): _flat(v) for k, v in r.items()} for r in rows]
+    body = _unfenced(text).strip()
     found: list[dict[str, list[str]]] = [{}]
     current, preamble = names[0], True
     for line in body.split("\n"):
@@ -130,19 +163,34 @@ def _unfenced(text: str) -> str:
     return inside if inside.strip() else text.replace("```", "")
 
 
-def _json_rows(body: str) -> list[dict[str, object]]:
-    """Return the objects of a JSON reply: one, a list, or a list under a single key; else nothing."""
-    if not (body[:1] in "[{" and body[-1:] in "]}"):
-        return []
-    try:
-        loaded = json.loads(body)
-    except (ValueError, RecursionError):
-        return []
-    if isinstance(loaded, dict) and len(loaded) == 1:
-        (only,) = loaded.values()
-        loaded = only if isinstance(only, list) and only and isinstance(only[0], dict) else loaded
-    rows = loaded if isinstance(loaded, list) else [loaded]
-    return rows if all(isinstance(r, dict) for r in rows) else []
+def _json_rows(text: str, names: Sequence[str]) -> list[dict[str, object]]:
+    """Return the objects with the task's parts that stand in the text: one, several or a list of them."""
+    rows: list[dict[str, object]] = []
+    at = 0
+    for _ in range(_TRIES):
+        start = _JSON_START.search(text, at)
+        if not start:
+            break
+        try:
+            loaded, at = _DECODER.raw_decode(text, start.start())
+        except (ValueError, RecursionError):
+            at = start.start() + 1
+            continue
+        # A list or object under a single key is what the key names.
+        while isinstance(loaded, dict) and len(loaded) == 1 and not _named(loaded, names):
+            (loaded,) = loaded.values()
+        found = loaded if isinstance(loaded, list) else [loaded]
+        rows += [row for row in found if isinstance(row, dict) and _named(row, names)]
+    return rows
+
+
+def _named(row: Mapping[str, object], names: Sequence[str]) -> bool:
+    return any(_key(key) in names for key in row)
+
+
+def _key(key: str) -> str:
+    name = key.lower().strip()
+    return _SHORT.get(name, name)
 
 
 def first_line(text: str) -> str:
@@ -158,8 +206,10 @@ def first_line(text: str) -> str:
 
 
 def _flat(value: object) -> str:
+    if isinstance(value, dict):  # options by letter
+        return "\n".join(f"{k}) {v}" for k, v in value.items())
     if isinstance(value, list):
-        return "\n".join(str(v) for v in value)
+        return "\n".join(_flat(v) for v in value)
     return "" if value is None else str(value).strip()
 
 
@@ -239,8 +289,20 @@ class TaskType:
             return [Rejected(Reason.EMPTY_REPLY, "the model wrote nothing")]
         if ask.protocol == "bonito":
             return [self._parse_bonito(text, ask)]
-        replies = parse_reply(text, self.parts)[: ask.attributes.count]
-        return [self.build(reply, ask) for reply in replies]
+        said = without_thoughts(text)
+        if said is None:
+            return [Rejected(Reason.TRUNCATED, "the reply ends inside a <think> part")]
+        if not said.strip():
+            return [Rejected(Reason.EMPTY_REPLY, "the model wrote nothing but thoughts")]
+        replies = parse_reply(said, self.parts)[: ask.attributes.count]
+        return [self._build(reply, ask) for reply in replies]
+
+    def _build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
+        for name in self.parts:
+            scrap = has_scrap(reply.get(name, ""), ask.document.text)
+            if scrap:
+                return Rejected(Reason.MALFORMED, f"the {name} holds broken JSON: {scrap!r}")
+        return self.build(reply, ask)
 
     def _parse_bonito(self, text: str, ask: Ask) -> Draft | Rejected:
         parts = text.split("<|pipe|>")

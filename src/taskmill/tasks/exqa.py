@@ -27,6 +27,7 @@ from taskmill.tasks.rules import (
     needs_context,
     on_topic,
     question_of,
+    refused,
 )
 
 __all__ = ["ExtractiveQA", "sample_question"]
@@ -120,6 +121,7 @@ class ExtractiveQA(TaskType):
         return (
             clean(example)
             or needs_context(example)
+            or refused(example, question_of(example.instruction), example.response)
             or in_passage(example.response, example, "the answer")
             or asks(example)
             or leaked(example)

@@ -16,9 +16,29 @@ from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, TaskType
 from taskmill.tasks.passage import words
 from taskmill.tasks.rules import clean, in_label_set, needs_context
 
-__all__ = ["LabelType", "Meanings", "choose", "enumerate_labels", "label_fields", "options_in"]
+__all__ = ["LabelType", "Meanings", "choose", "enumerate_labels", "label_fields", "options_in", "plain_yes_no"]
 
 Meanings = tuple[tuple[str, ...], ...]
+# Yes, no and maybe in other languages than English, as their speakers write them.
+_FOREIGN = (
+    ("Ja", "Nein", "Vielleicht"),
+    ("Ja", "Nee", "Misschien"),
+    ("Oui", "Non", "Peut-être"),
+    ("Sí", "No", "Quizás"),
+    ("Sì", "No", "Forse"),
+    ("Sim", "Não", "Talvez"),
+    ("Да", "Нет", "Возможно"),
+    ("是", "否", "可能"),
+    ("是", "不是", "也许"),
+    ("是的", "不是", "也许"),
+    ("はい", "いいえ", "たぶん"),
+    ("예", "아니요", "아마도"),
+    ("네", "아니요", "아마도"),
+    ("نعم", "لا", "ربما"),
+    ("Evet", "Hayır", "Belki"),
+    ("Tak", "Nie", "Może"),
+    ("हाँ", "नहीं", "शायद"),
+)
 _NOT = frozenset(("not", "never", "neither", "nor", "cannot", "t"))  # words() splits "isn't"
 _BULLET = re.compile(r"^\s*(?:[-*•]\s+|\(?[A-Ha-h1-9][.):]\s*|\([A-Ha-h1-9]\)\s*)(\S.*)$", re.M)
 _LISTED = re.compile(
@@ -33,6 +53,21 @@ _LIST_OR = re.compile(
 def fold(text: str) -> str:
     """Return the lower-cased words joined by spaces: how labels are compared."""
     return " ".join(words(text.replace("_", " ")))
+
+
+def foreign(reply: str) -> tuple[str, ...]:
+    """Return yes, no and maybe in the other language of which the reply is one word, or ()."""
+    said = fold(reply)
+    return next((row for row in _FOREIGN if said in map(fold, row)), ())
+
+
+def plain_yes_no(reply: str) -> int | None:
+    """Return 0 for a bare yes, 1 for a no, 2 for a maybe in any language known here, else None."""
+    said = fold(reply)
+    for row in (("Yes", "No", "Maybe"), *_FOREIGN):
+        if said in map(fold, row):
+            return [fold(word) for word in row].index(said)
+    return None
 
 
 @lru_cache(maxsize=512)

@@ -19,6 +19,7 @@ from taskmill.tasks.rules import (
     needs_context,
     on_topic,
     question_of,
+    refused,
 )
 
 __all__ = ["MultipleChoiceQA"]
@@ -117,7 +118,7 @@ class MultipleChoiceQA(ExtractiveQA):
         if words(example.options[index]) != words(example.response):
             return Rejected(Reason.BAD_OPTIONS, "the response is not the option of its index")
         question = question_of(example.instruction)
-        return asks(example) or leaked(example) or on_topic(question, example)
+        return asks(example) or refused(example, question) or leaked(example) or on_topic(question, example)
 
     def grade(self, prediction: str, example: Example) -> float:
         """Accuracy: the right option, named by letter or text."""

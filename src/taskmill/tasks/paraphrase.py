@@ -8,7 +8,7 @@ from taskmill.record import Document, Example, Reason
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, TaskType, first_line
 from taskmill.tasks.metrics import rouge_l
 from taskmill.tasks.passage import content, draw_sentence, joined, only_drops, sentences, words
-from taskmill.tasks.rules import clean, is_prose, needs_context
+from taskmill.tasks.rules import clean, is_prose, needs_context, refused
 
 __all__ = ["Paraphrase"]
 
@@ -47,7 +47,7 @@ class Paraphrase(TaskType):
 
     def check(self, example: Example) -> Rejected | None:
         """No copy of the passage; keeps the content words of one of its sentences, at most twice as long."""
-        wrong = clean(example) or needs_context(example)
+        wrong = clean(example) or needs_context(example) or refused(example, example.response)
         if wrong:
             return wrong
         if joined(example.response) in joined(example.context):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from taskmill.record import Example, Reason
 from taskmill.tasks.base import Ask, Draft, Rejected, first_line
 from taskmill.tasks.exqa import ExtractiveQA
+from taskmill.tasks.labels import plain_yes_no
 from taskmill.tasks.passage import one_line, words
 from taskmill.tasks.rules import (
     asks,
@@ -17,6 +18,7 @@ from taskmill.tasks.rules import (
     on_topic,
     opens_with_wh,
     question_of,
+    refused,
 )
 
 __all__ = ["QuestionAnswering"]
@@ -52,12 +54,21 @@ class QuestionAnswering(ExtractiveQA):
 
     def check(self, example: Example) -> Rejected | None:
         """The question asks about the passage; part of the answer's content words are the passage's."""
-        wrong = clean(example) or needs_context(example) or asks(example) or leaked(example)
+        question = question_of(example.instruction)
+        wrong = (
+            clean(example)
+            or needs_context(example)
+            or asks(example)
+            or refused(example, question, example.response)
+            or leaked(example)
+        )
         if wrong:
             return wrong
-        question = question_of(example.instruction)
         if opens_with_wh(question) and words(example.response) in (("yes",), ("no",)):
             return Rejected(Reason.TRIVIAL, f"{example.response!r} does not answer a wh-question")
         if len(example.response) > max(len(example.context), 40):
             return Rejected(Reason.TOO_LONG, "the answer is longer than the passage")
-        return on_topic(question, example) or on_topic(example.response, example, GROUNDED)
+        wrong = on_topic(question, example)
+        if wrong or plain_yes_no(example.response) is not None:
+            return wrong  # a bare yes or no has no words to ground
+        return on_topic(example.response, example, GROUNDED)

@@ -9,7 +9,15 @@ from taskmill.tasks.base import Ask, Draft, Rejected, TaskType
 from taskmill.tasks.exqa import sample_question
 from taskmill.tasks.metrics import rouge_l
 from taskmill.tasks.passage import one_line, words
-from taskmill.tasks.rules import clean, first_question, is_question, needs_context, not_copied, on_topic
+from taskmill.tasks.rules import (
+    clean,
+    first_question,
+    is_question,
+    needs_context,
+    not_copied,
+    on_topic,
+    refused,
+)
 
 __all__ = ["QuestionGeneration"]
 
@@ -38,7 +46,7 @@ class QuestionGeneration(TaskType):
         length = len(words(example.response))
         if length > LONGEST:
             return Rejected(Reason.TOO_LONG, f"the question has {length} words")
-        wrong = clean(example) or needs_context(example)
+        wrong = clean(example) or needs_context(example) or refused(example, example.response)
         if wrong:
             return wrong
         if not is_question(example.response):

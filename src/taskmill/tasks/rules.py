@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from taskmill.record import Example, Reason
 from taskmill.render import fill, has_marker, has_placeholder
-from taskmill.tasks.base import Rejected, first_line
+from taskmill.tasks.base import Rejected, first_line, has_scrap
 from taskmill.tasks.passage import WORD, content, copied, find_span, joined, sentences, words
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "pieces",
     "question_of",
     "quoted",
+    "refused",
     "repeats",
 ]
 
@@ -89,6 +90,22 @@ _CHATTER = re.compile(
     r"|^write (?:a|one|the)\b|\bmust be (?:true|false) if\b|\bthe passage is true\b|\bthe word \S+ is used\b",
     re.I,
 )
+_VERBS = (
+    "answer|provide|generate|create|write|help|assist|fulfil|complete|comply|do|find|determine|summari[sz]e|produce"
+    "|paraphrase|continue|access|see|read|tell|give|make|rephrase|explain|rewrite|formulate|ask|suggest"
+)
+_REFUSAL = re.compile(
+    r"as an? (?:ai\b|(?:large )?language model|(?:virtual |ai )?assistant\b)|i(?:['’]m| am) (?:so |very )?(?:sorry|unable"
+    r"|afraid|not able|just an ai|an ai)\b|sorry\b|(?:my )?apologies\b|i apologi[sz]e\b|unfortunately,? (?:i\b|the (?:text|passage))"
+    rf"|i (?:can ?not|can['’]t|won['’]t|will not|could not|couldn['’]t|am not able to) (?:{_VERBS})\b"
+    r"|i (?:do not|don['’]t) have (?:enough|access|any|the)\b|would you like\b|(?:do|if) you(?:['’]d| would)? (?:want|like) (?:me|another)"
+    rf"|(?:shall|should|may|can|could) i (?:{_VERBS})\b|(?:how|what) (?:can|may|else can) i (?:help|assist|do)\b"
+    r"|i(?:['’]d| would| will|['’]ll) be (?:happy|glad)\b|is there anything else\b|let me know\b|(?:please )?feel free to\b"
+    r"|please (?:provide|share|specify|clarify)\b|(?:i )?hope (?:this|that|it) helps\b"
+    r"|es tut mir leid|tut mir leid|als ki\b|lo siento|como (?:modelo|una? ia)\b|je suis désolée?|désolée?\b|en tant qu['’]ia"
+    r"|mi dispiace|desculpe|извините|как (?:языковая модель|ии)\b|抱歉|对不起|很抱歉|作为(?:一个|一名)?(?:ai|人工智能|语言模型)|申し訳",
+    re.I,
+)  # an opening of a sentence in which the model speaks of itself: it refuses, or offers its help
 _ONE_OF = re.compile(r"\s+[a-h]$")  # "Sentence A" is a sentence
 _NUMBER = re.compile(r"^\(?\d{1,2}[.):]\s*")
 _AROUND = ' \t"“”*_`'
@@ -195,7 +212,7 @@ def asks(example: Example) -> Rejected | None:
 
 
 def clean(example: Example) -> Rejected | None:
-    """No marker, no placeholder in the response, something said, and nothing said over and over."""
+    """No marker, placeholder, thinking tag or broken JSON; something said, and not over and over."""
     response = example.response
     if has_marker(example.instruction) or has_marker(response):
         return Rejected(Reason.MARKER, "a wire marker is left in the text")
@@ -203,10 +220,28 @@ def clean(example: Example) -> Rejected | None:
         return Rejected(Reason.MARKER, "the placeholder is left in the response")
     if not response.strip():
         return Rejected(Reason.EMPTY_REPLY, "the response is empty")
+    own = [text for _, text in pieces(example.instruction)]
+    scrap = next(filter(None, (has_scrap(text, example.context) for text in (response, *own))), "")
+    if scrap:
+        return Rejected(Reason.MALFORMED, f"a piece of the reply's form is left in the text: {scrap!r}")
     if not WORD.search(response):
         return Rejected(Reason.TRIVIAL, f"the response {response[:20]!r} holds no word")
-    if repeats(response) or any(repeats(text) for _, text in pieces(example.instruction)):
+    if repeats(response) or any(map(repeats, own)):
         return Rejected(Reason.REPETITIVE, "the same three words come again and again")
+    return None
+
+
+def refused(example: Example, *texts: str) -> Rejected | None:
+    """No text the model wrote may refuse the task or offer more help ("Would you like me to …?").
+
+    A sentence whose content words all stand in the passage is the passage's own ("Would you like tea?").
+    """
+    for text in texts:
+        for sentence in sentences(text):
+            if _REFUSAL.match(sentence.lstrip(" \"'“”*_`(")):
+                own = content(sentence)
+                if not own or not own <= content(example.context):
+                    return Rejected(Reason.MALFORMED, f"{sentence[:60]!r} refuses the task or offers help")
     return None
 
 

@@ -10,7 +10,7 @@ from taskmill.tasks.labels import options_in
 from taskmill.tasks.mcqa import which
 from taskmill.tasks.metrics import rouge_l
 from taskmill.tasks.passage import keyword, sentences, words
-from taskmill.tasks.rules import clean, in_label_set, is_prose, needs_context, not_copied, on_topic
+from taskmill.tasks.rules import clean, in_label_set, is_prose, needs_context, not_copied, on_topic, refused
 
 __all__ = ["SentenceCompletion"]
 
@@ -49,7 +49,7 @@ class SentenceCompletion(TaskType):
 
     def check(self, example: Example) -> Rejected | None:
         """The ending is one of the options, or a new sentence about things of the passage."""
-        wrong = clean(example) or needs_context(example)
+        wrong = clean(example) or needs_context(example) or refused(example, example.response)
         if wrong:
             return wrong
         if example.options:

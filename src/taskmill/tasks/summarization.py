@@ -8,7 +8,7 @@ from taskmill.record import Example, Reason
 from taskmill.tasks.base import Ask, Draft, Rejected, TaskType
 from taskmill.tasks.metrics import rouge_l
 from taskmill.tasks.passage import keyword, one_line, words
-from taskmill.tasks.rules import clean, needs_context, not_copied, on_topic
+from taskmill.tasks.rules import clean, needs_context, not_copied, on_topic, refused
 
 __all__ = ["Summarization", "paragraph"]
 
@@ -48,7 +48,7 @@ class Summarization(TaskType):
 
     def check(self, example: Example) -> Rejected | None:
         """Shorter than the passage, in words of it, but neither an extract nor a title of two words."""
-        wrong = clean(example) or needs_context(example)
+        wrong = clean(example) or needs_context(example) or refused(example, example.response)
         if wrong:
             return wrong
         if len(example.response) > LONGEST * len(example.context):

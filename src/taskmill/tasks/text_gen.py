@@ -9,7 +9,7 @@ from taskmill.render import has_placeholder
 from taskmill.tasks.base import Ask, Draft, Rejected, TaskType
 from taskmill.tasks.metrics import rouge_l
 from taskmill.tasks.passage import copied, keyword, share, words
-from taskmill.tasks.rules import clean, pieces
+from taskmill.tasks.rules import clean, pieces, refused
 from taskmill.tasks.summarization import paragraph
 
 __all__ = ["TextGeneration"]
@@ -40,7 +40,8 @@ class TextGeneration(TaskType):
 
     def check(self, example: Example) -> Rejected | None:
         """Description and passage (or passage and response) share content words; nothing is given away."""
-        wrong = clean(example)
+        own = [text for _, text in pieces(example.instruction)]
+        wrong = clean(example) or refused(example, example.response, *own)
         if wrong:
             return wrong
         if len(words(example.response)) < 8 and len(example.response) < 20:

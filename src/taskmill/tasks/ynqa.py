@@ -9,7 +9,7 @@ from taskmill.record import Document, Example, Reason, draw
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
 from taskmill.tasks.labels import LabelType, choose, label_fields
 from taskmill.tasks.passage import DENIAL, content, is_english, keyword, sentences, words
-from taskmill.tasks.rules import asks, first_question, on_topic, opens_with_wh, question_of
+from taskmill.tasks.rules import asks, first_question, on_topic, opens_with_wh, question_of, refused
 
 __all__ = ["YesNoQA"]
 
@@ -59,10 +59,10 @@ class YesNoQA(LabelType):
 
     def check(self, example: Example) -> Rejected | None:
         """The question asks about the passage, and not with a wh-word, which yes or no cannot answer."""
-        wrong = super().check(example) or asks(example)
+        question = question_of(example.instruction)
+        wrong = super().check(example) or asks(example) or refused(example, question)
         if wrong:
             return wrong
-        question = question_of(example.instruction)
         if opens_with_wh(question) or _REQUEST.match(question):
             return Rejected(Reason.NOT_A_QUESTION, f"yes or no does not answer {question[:60]!r}")
         if len(words(question)) < 4:
