@@ -120,13 +120,22 @@ def _chunks(uri: str, item: Text, config: IngestConfig) -> Iterator[Document | D
     for start, end in chunk(text, config.chunk_tokens, config.overlap):
         part = text[start:end]
         span = Span(uri + place, start, end, whole)
-        if end - start < config.min_chars:
+        if _weight(part) < config.min_chars:
             row = Document(content_id(span.uri, Reason.TOO_SHORT, str(start)), part, span)
             detail = f"{uri}: {_where(place)}{end - start} characters are fewer than min_chars"
             yield Dropped(row, "ingest", Reason.TOO_SHORT, detail)
             continue
         part_id = whole if end - start == len(text) else content_id(part)
         yield Document(part_id, part, span, title, language, licence, meta)
+
+
+def _weight(text: str) -> int:
+    """Return the number of characters, each of a script without spaces counted three times.
+
+    Such a character says about as much as three letters (chosen), so that `min_chars` drops Chinese
+    fragments and not Chinese sentences. Hangul, which has spaces, is as dense and counts with them.
+    """
+    return len(text) + (0 if text.isascii() else 2 * len(_DENSE.findall(text)))
 
 
 def _where(place: str) -> str:

@@ -7,16 +7,24 @@ show. "True", "yes." and "Entailment" are then one meaning, written as the set i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from taskmill.record import Document, Example, Reason, draw
 from taskmill.render import fill
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, TaskType
-from taskmill.tasks.passage import words
+from taskmill.tasks.passage import WORD, words
 from taskmill.tasks.rules import clean, in_label_set, needs_context
 
-__all__ = ["LabelType", "Meanings", "choose", "enumerate_labels", "label_fields", "options_in", "plain_yes_no"]
+__all__ = [
+    "LabelType",
+    "Meanings",
+    "choose",
+    "enumerate_labels",
+    "label_fields",
+    "options_in",
+    "plain_yes_no",
+]
 
 Meanings = tuple[tuple[str, ...], ...]
 # Yes, no and maybe in other languages than English, as their speakers write them.
@@ -41,13 +49,26 @@ _FOREIGN = (
 )
 _NOT = frozenset(("not", "never", "neither", "nor", "cannot", "t"))  # words() splits "isn't"
 _BULLET = re.compile(r"^\s*(?:[-*•]\s+|\(?[A-Ha-h1-9][.):]\s*|\([A-Ha-h1-9]\)\s*)(\S.*)$", re.M)
+_LETTER = re.compile(r"(?:(?<=\s)|^)(?:\(([A-Ha-h])\)|([A-Ha-h])[.)])\s+", re.M)
 _LISTED = re.compile(
     r"(?:options|choices|choose (?:from|between|one of)|labels|categories)[^:：\n]*[:：]\s*([^\n]+)", re.I
 )
-_SEPARATOR = re.compile(r"\s*(?:[,;/|、，؛]|\bor\b|\band\b)\s*")
+_PLAIN_LIST = re.compile(
+    r"\b(?:options|choices|labels|categories|topics|classes|answers) (?:are|include)\b[:：\s-]*"
+    r"([^\n.?!:：]+)",
+    re.I,
+)
+_SEPARATOR = re.compile(r"\s*(?:[,;/|、，؛،]|\b(?:or|and|oder|und|ou|et)\b)\s*")
 _LIST_OR = re.compile(
     r"((?:[^,.?!:;\n]{1,40}, ?)*[^,.?!:;\n]{1,40}?),? or ([^,.?!:;\n]{1,40})[?.:!]?\s*$", re.M
 )
+_OR = r"[,，،]?\s+(?:or|oder|ou|of|o|u|или|أو|veya|eller|lub|atau)\s+|還是|还是|或者|或是|或|または|それとも"
+_BREAK = r",.?!:;\n，、،。？！：；؟؛（）()"
+_ANY_LIST = re.compile(
+    rf"((?:[^{_BREAK}]{{1,40}}[,，、،] ?)*[^{_BREAK}]{{1,40}}?)(?:{_OR})([^{_BREAK}]{{1,40}})"
+)
+_AROUND = " \t\"'“”«»‘’*_"
+_COMMA = re.compile(r"\s*[,，、،]\s*")
 
 
 def fold(text: str) -> str:
@@ -113,12 +134,13 @@ def choose(reply: str, labels: tuple[str, ...], meanings: Meanings = ()) -> int 
 
 
 def options_in(instruction: str) -> tuple[str, ...]:
-    """Return the options an instruction lists: bullets, lettered lines, "Options: a, b" or "a, b or c?"."""
+    """Return the options an instruction lists: bullets, letters, "Options: a, b" or "a, b or c?"."""
     text = fill(instruction, "\n")
     bullets = [b.strip() for b in _BULLET.findall(text)]
-    if len(bullets) > 1:
-        return tuple(bullets)
-    listed = _LISTED.search(text)
+    inline = _lettered(text)
+    if max(len(bullets), len(inline)) > 1:
+        return tuple(bullets) if len(bullets) >= len(inline) else inline
+    listed = _PLAIN_LIST.search(text) or _LISTED.search(text)
     if listed:
         items = [i.strip(" .?!\"'") for i in _SEPARATOR.split(listed[1])]
         items = [i for i in items if i]
@@ -129,6 +151,39 @@ def options_in(instruction: str) -> tuple[str, ...]:
         head = [i.strip(" \"'") for i in enumeration[1].split(",")]
         return tuple(i for i in [*head, enumeration[2].strip(" \"'")] if i)
     return ()
+
+
+def _lettered(text: str) -> tuple[str, ...]:
+    """Return the options behind the letters A, B, C … in one line or several."""
+    found: list[str] = []
+    marks = list(_LETTER.finditer(text))
+    for i, mark in enumerate(marks):
+        if (mark[1] or mark[2]).upper() != "ABCDEFGH"[len(found) : len(found) + 1]:
+            continue
+        end = marks[i + 1].start() if i + 1 < len(marks) else len(text)
+        # What follows in the next line is no part of an option.
+        option = text[mark.end() : end].partition("\n")[0].strip(" ,;")
+        if option:
+            found.append(option)
+    return tuple(found)
+
+
+def enumerations(instruction: str, response: str) -> Iterator[tuple[str, ...]]:
+    """Yield the lists "a, b or c" of an instruction in any language, without the words before the first.
+
+    The first item keeps the words of the response if it ends in them, else as many as the others have.
+    """
+    for found in _ANY_LIST.finditer(fill(instruction, "\n")):
+        head = [item.strip(_AROUND) for item in _COMMA.split(found[1])]
+        others = [item for item in [*head[1:], found[2].strip(_AROUND)] if item]
+        if not others or not head[0]:
+            continue
+        if f" {fold(head[0])}".endswith(f" {fold(response)}"):
+            size = len(words(response))
+        else:
+            size = max(len(words(item)) for item in others)
+        starts = [m.start() for m in WORD.finditer(head[0])]
+        yield (head[0][starts[-size] if 0 < size <= len(starts) else 0 :], *others)
 
 
 def enumerate_labels(labels: tuple[str, ...]) -> str:
@@ -171,6 +226,10 @@ class LabelType(TaskType):
     def read(self, instruction: str, response: str, ask: Ask) -> Draft | Rejected:
         """Find the label set in a free-form instruction and the response's place in it."""
         labels = ask.attributes.labels or self.labels_in(instruction, response)
+        return self.placed(instruction, response, labels)
+
+    def placed(self, instruction: str, response: str, labels: tuple[str, ...]) -> Draft | Rejected:
+        """Make the Draft of a response that states one of the labels, in the label's spelling."""
         index = choose(response, labels, self.meanings)
         if index is None:
             return Rejected(Reason.OFF_LABEL, f"{response[:40]!r} is none of {', '.join(labels)}")
@@ -178,15 +237,40 @@ class LabelType(TaskType):
         return Draft(instruction, labels[index], labels, index, template="model", raw=kept)
 
     def labels_in(self, instruction: str, response: str) -> tuple[str, ...]:
-        """Return the label set a free-form instruction names, else the surface the response is of."""
+        """Return the label set a free-form instruction names, else the surface the response is of.
+
+        Without a named set, yes, no and maybe of another language stay in that language.
+        """
+        named = self.named_labels(instruction, response)
+        if named:
+            return named
+        other = foreign(response) if "Yes" in self.labels else ()
+        if other and choose(response, self.labels) is None:
+            other = other[: len(self.labels)]
+            return tuple(label.lower() for label in other) if response.islower() else other
+        return next((s for s in self.surfaces if choose(response, s) is not None), self.labels)
+
+    def named_labels(self, instruction: str, response: str) -> tuple[str, ...]:
+        """Return the label set that a free-form instruction names and the response is of, or ()."""
         named = " ".join(words(fill(instruction, "\n").replace("_", " ")))
-        for surface in self.surfaces:
+        for surface in sorted(self.surfaces, key=len, reverse=True):
             if all(f" {fold(label)} " in f" {named} " for label in surface):
                 return surface
+        said = fold(response)
+        for listed in enumerations(instruction, response):
+            if said in map(fold, listed):
+                return listed
         listed = options_in(instruction)
         if len(listed) > 1 and choose(response, listed, self.meanings) is not None:
             return listed
-        return next((s for s in self.surfaces if choose(response, s) is not None), self.labels)
+        return ()
+
+    def meaning(self, label: str) -> int | None:
+        """Return the index of the label's meaning in `labels`, whatever surface or language it is in."""
+        index = choose(label, self.labels, self.meanings)
+        if index is None and "Yes" in self.labels:
+            index = plain_yes_no(label)
+        return index
 
     def check(self, example: Example) -> Rejected | None:
         """The instruction quotes the passage and the response is one of the labels."""
@@ -196,7 +280,10 @@ class LabelType(TaskType):
         """Accuracy: 1.0 if the prediction states the right label."""
         labels = example.options or self.labels
         right = example.answer_index if example.options else choose(example.response, labels, self.meanings)
-        return float(right is not None and choose(prediction, labels, self.meanings) == right)
+        said = choose(prediction, labels, self.meanings)
+        if said is None and foreign(labels[0]):
+            said = self.meaning(prediction)
+        return float(right is not None and said == right)
 
 
 def label_fields(labels: tuple[str, ...], index: int, **more: str) -> Mapping[str, str]:

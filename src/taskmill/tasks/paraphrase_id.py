@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from taskmill.record import Document, Example, Reason
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
-from taskmill.tasks.labels import LabelType, choose, label_fields
+from taskmill.tasks.labels import LabelType, label_fields
 from taskmill.tasks.paraphrase import turned
-from taskmill.tasks.passage import content, draw_sentence, only_drops, words
-from taskmill.tasks.rules import is_prose, labelled_as, on_topic, quoted
+from taskmill.tasks.passage import content, draw_sentence, one_line, only_drops, words
+from taskmill.tasks.rules import filled_as, is_prose, on_topic, quoted
 
 __all__ = ["ParaphraseIdentification"]
 
@@ -59,7 +59,7 @@ class ParaphraseIdentification(LabelType):
         wrong = super().check(example)
         if wrong:
             return wrong
-        marked = labelled_as(example.instruction, "sentence", "first", "second")
+        marked = filled_as(example, "sentence", "first", "second", "sentence one", "sentence two")
         pair = marked if len(marked) == 2 else sorted(quoted(example.instruction), key=len)[-2:]
         if len(pair) < 2:  # free form: the passage is one of the two
             return on_topic(pair[0], example) if pair else None
@@ -67,10 +67,11 @@ class ParaphraseIdentification(LabelType):
             return Rejected(Reason.COPY, "the two sentences are the same")
         if min(len(words(sentence)) for sentence in pair) < 3:
             return Rejected(Reason.TRIVIAL, "a sentence is under three words")
-        no = choose(example.response, self.labels, self.meanings) == 1
+        no = self.meaning(example.response) == 1
         if no and (only_drops(pair[1], pair[0]) or only_drops(pair[0], pair[1])):
             return Rejected(Reason.OFF_LABEL, "one sentence only shortens the other, but is said to differ")
-        broken = is_prose(pair[-1])
+        written = next((s for s in reversed(pair) if s != one_line(example.context)), pair[-1])
+        broken = is_prose(written)
         if broken:
             return broken
         own = content(pair[0])

@@ -64,6 +64,7 @@ _STOP_WORDS = """
 _STOP = frozenset(_STOP_WORDS.split())
 # Chosen: five letters stand for a word, so that inflection is no difference ("raised", "raises").
 _STEM = 5
+_ARTICLE = re.compile(r"^(?:[وفبك]?ال|لل)(?=\w{2})")  # Arabic "the", with what is written to it
 _FREQUENT = frozenset(("the", "of", "and", "is", "to", "in", "that", "was", "are"))
 _WRAP = "\"'“”‘’«»„`*_ \t\n\r"
 
@@ -107,8 +108,13 @@ def content(text: str) -> frozenset[str]:
     """Return the keys of the words that carry content: not stop words, three letters or more.
 
     Words outside ASCII count from the first letter on, because scripts differ in what three letters say.
+    The Arabic article is no part of its word.
     """
-    return frozenset(w[:_STEM] for w in words(text) if w not in _STOP and (len(w) > 2 or not w.isascii()))
+    return frozenset(
+        (w if w.isascii() else _ARTICLE.sub("", w))[:_STEM]
+        for w in words(text)
+        if w not in _STOP and (len(w) > 2 or not w.isascii())
+    )
 
 
 def share(part: str, whole: str) -> float:

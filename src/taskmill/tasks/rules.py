@@ -14,12 +14,13 @@ from functools import lru_cache
 from taskmill.record import Example, Reason
 from taskmill.render import fill, has_marker, has_placeholder
 from taskmill.tasks.base import Rejected, first_line, has_scrap
-from taskmill.tasks.passage import WORD, content, copied, find_span, joined, sentences, words
+from taskmill.tasks.passage import WORD, content, copied, find_span, joined, one_line, sentences, words
 
 __all__ = [
     "asks",
     "clean",
     "distinct_options",
+    "filled_as",
     "first_question",
     "in_label_set",
     "in_passage",
@@ -41,7 +42,7 @@ __all__ = [
 _MARK = (
     "?\uff1f\u061f\u2047\u2e2e\u055e\u037e"  # Latin, full-width, Arabic, double, reversed, Armenian, Greek
 )
-_LABEL = re.compile(r"^[*_#>\s]*([^\W\d_][\w ]{0,24}?)\s*\d*\s*[*_]*[:：]\s*(.*)$")
+_LABEL = re.compile(r"^[*_#>\s]*([^\W\d_][\w /-]{0,24}?)\s*\d*\s*[*_]*[:：]\s*(.*)$")
 _QUESTION_LABELS = frozenset(
     (
         "question",
@@ -94,29 +95,45 @@ _VERBS = (
     "answer|provide|generate|create|write|help|assist|fulfil|complete|comply|do|find|determine|summari[sz]e|produce"
     "|paraphrase|continue|access|see|read|tell|give|make|rephrase|explain|rewrite|formulate|ask|suggest"
 )
+# Openings of a sentence in which the model speaks of itself: it refuses, or offers its help.
 _REFUSAL = re.compile(
-    r"as an? (?:ai\b|(?:large )?language model|(?:virtual |ai )?assistant\b)|i(?:['’]m| am) (?:so |very )?(?:sorry|unable"
-    r"|afraid|not able|just an ai|an ai)\b|sorry\b|(?:my )?apologies\b|i apologi[sz]e\b|unfortunately,? (?:i\b|the (?:text|passage))"
-    rf"|i (?:can ?not|can['’]t|won['’]t|will not|could not|couldn['’]t|am not able to) (?:{_VERBS})\b"
-    r"|i (?:do not|don['’]t) have (?:enough|access|any|the)\b|would you like\b|(?:do|if) you(?:['’]d| would)? (?:want|like) (?:me|another)"
-    rf"|(?:shall|should|may|can|could) i (?:{_VERBS})\b|(?:how|what) (?:can|may|else can) i (?:help|assist|do)\b"
-    r"|i(?:['’]d| would| will|['’]ll) be (?:happy|glad)\b|is there anything else\b|let me know\b|(?:please )?feel free to\b"
-    r"|please (?:provide|share|specify|clarify)\b|(?:i )?hope (?:this|that|it) helps\b"
-    r"|es tut mir leid|tut mir leid|als ki\b|lo siento|como (?:modelo|una? ia)\b|je suis désolée?|désolée?\b|en tant qu['’]ia"
-    r"|mi dispiace|desculpe|извините|как (?:языковая модель|ии)\b|抱歉|对不起|很抱歉|作为(?:一个|一名)?(?:ai|人工智能|语言模型)|申し訳",
+    r"as an? (?:ai\b|(?:large )?language model|(?:virtual |ai )?assistant\b)"
+    r"|i(?:['’]m| am) (?:so |very )?(?:sorry|unable|afraid|not able|just an ai|an ai)\b"
+    r"|sorry\b|(?:my )?apologies\b|i apologi[sz]e\b|unfortunately,? (?:i\b|the (?:text|passage))"
+    rf"|i (?:can ?not|can['’]t|won['’]t|will not|could not|couldn['’]t) (?:{_VERBS})\b"
+    r"|i (?:do not|don['’]t) have (?:enough|access|any|the)\b"
+    r"|would you like\b|(?:do|if) you(?:['’]d| would)? (?:want|like) (?:me|another)"
+    rf"|(?:shall|should|may|can|could) i (?:{_VERBS})\b"
+    r"|(?:how|what) (?:can|may|else can) i (?:help|assist|do)\b"
+    r"|i(?:['’]d| would| will|['’]ll) be (?:happy|glad)\b|is there anything else\b|let me know\b"
+    r"|(?:please )?feel free to\b|please (?:provide|share|specify|clarify)\b"
+    r"|(?:i )?hope (?:this|that|it) helps\b"
+    r"|es tut mir leid|tut mir leid|als ki\b|lo siento|como (?:modelo|una? ia)\b"
+    r"|je suis désolée?|désolée?\b|en tant qu['’]ia|mi dispiace|desculpe|извините"
+    r"|как (?:языковая модель|ии)\b|抱歉|对不起|很抱歉|申し訳"
+    r"|作为(?:一个|一名)?(?:ai|人工智能|语言模型)",
     re.I,
-)  # an opening of a sentence in which the model speaks of itself: it refuses, or offers its help
+)
 _ONE_OF = re.compile(r"\s+[a-h]$")  # "Sentence A" is a sentence
 _NUMBER = re.compile(r"^\(?\d{1,2}[.):]\s*")
 _AROUND = ' \t"“”*_`'
 _QUOTES = re.compile(r"[\"“„«「]([^\"“”„«»「」\n]+)[\"”“»」]")
+# In single quotes up to four words, because an apostrophe looks the same.
+_SINGLE = re.compile(r"(?<!\w)['‘]([^\W_][\w-]*(?: [\w-]+){0,3})['’](?!\w)")
+_YES_NO_LABEL = re.compile(r"yes\s?(?:[/-]|or)\s?no question")
+_OPTION_A = re.compile(r"(?:^|\s)(?:\([Aa]\)|[Aa][.)])\s+\S.*?\s(?:\([Bb]\)|[Bb][.)])\s")
+_HERE = "\ue0ff"
 
 
 @lru_cache(maxsize=32)
 def pieces(instruction: str) -> tuple[tuple[str, str], ...]:
     """Return the lines of an instruction besides its passage, as (label or "", text)."""
+    return _lines(instruction, "\n")
+
+
+def _lines(instruction: str, context: str) -> tuple[tuple[str, str], ...]:
     found = []
-    for line in fill(instruction, "\n").split("\n"):
+    for line in fill(instruction, context).split("\n"):
         stripped = line.strip(" \t-*•")
         if not stripped:
             continue
@@ -128,13 +145,28 @@ def pieces(instruction: str) -> tuple[tuple[str, str], ...]:
 def quoted(instruction: str) -> list[str]:
     """Return what the instruction quotes: texts in quotation marks and lines behind a label."""
     lines = pieces(instruction)
-    marks = [mark for _, text in lines for mark in _QUOTES.findall(text)]
+    marks = [mark for _, text in lines for pattern in (_QUOTES, _SINGLE) for mark in pattern.findall(text)]
     return marks + [text.strip('"“”«»') for label, text in lines if label and text]
 
 
 def labelled_as(instruction: str, *labels: str) -> list[str]:
     """Return the texts behind the given labels ("Sentence 1: …" counts as "sentence"), in order."""
     return [text for label, text in pieces(instruction) if label in labels and text]
+
+
+def filled_as(example: Example, *labels: str) -> list[str]:
+    """Return the texts behind the given labels as `labelled_as`, the passage where it stands behind one.
+
+    The text of a label may stand in the line under it.
+    """
+    found: list[str] = []
+    waiting = False
+    for label, line in _lines(example.instruction, _HERE):
+        text = line.replace(_HERE, one_line(example.context)).strip()
+        if (label in labels and text) or (waiting and not label):
+            found.append(text)
+        waiting = label in labels and not text
+    return found
 
 
 def first_question(text: str) -> tuple[str, str]:
@@ -172,8 +204,11 @@ def question_of(instruction: str) -> str:
     A line labelled "Question" is the question if it asks at all (question mark in any script, a
     question word, or a request such as "Name …"); else the first sentence that does.
     """
-    lines = pieces(instruction)
+    # Options behind the question in the same line are not part of it.
+    lines = [(label, _without_options(text)) for label, text in pieces(instruction)]
     for label, text in lines:
+        if _YES_NO_LABEL.fullmatch(label) and len(words(text)) > 2:
+            return text
         if label in _QUESTION_LABELS and text:
             return text if is_question(text) or _IMPERATIVE.match(text) else ""
     for label, text in lines:
@@ -184,6 +219,11 @@ def question_of(instruction: str) -> str:
                 if is_question(sentence):
                     return sentence
     return next((text for label, text in lines if not label and _IMPERATIVE.match(text)), "")
+
+
+def _without_options(text: str) -> str:
+    options = _OPTION_A.search(text)
+    return text[: options.start()].rstrip() if options and options.start() else text
 
 
 def opens_with_wh(question: str) -> bool:

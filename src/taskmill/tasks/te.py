@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from taskmill.record import Document, Example, Reason
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
-from taskmill.tasks.labels import LabelType, Meanings, choose, label_fields
+from taskmill.tasks.labels import LabelType, Meanings, label_fields
 from taskmill.tasks.passage import draw_sentence, is_english, joined, keyword, one_line, words
 from taskmill.tasks.rules import is_prose, labelled_as, not_copied, on_topic, quoted
 
@@ -78,7 +78,7 @@ class TextualEntailment(LabelType):
         if joined(statement) in joined(example.context):
             return Rejected(Reason.COPY, "the statement is a sentence of the passage")
         wrong = is_prose(statement) or not_copied(statement, example, LONGEST_RUN)
-        if wrong or choose(example.response, self.labels, self.meanings) == 2:
+        if wrong or self.meaning(example.response) == 2:
             return wrong  # what the passage leaves open need not be in its words
         return on_topic(statement, example)
 

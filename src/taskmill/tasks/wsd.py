@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from taskmill.record import Document, Example, Reason
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
 from taskmill.tasks.labels import LabelType, label_fields
-from taskmill.tasks.passage import content, draw_sentence, only_drops, pick, words
-from taskmill.tasks.rules import is_prose, labelled_as, pieces, quoted
+from taskmill.tasks.passage import content, draw_sentence, one_line, only_drops, pick, words
+from taskmill.tasks.rules import filled_as, is_prose, labelled_as, pieces, quoted
 
 __all__ = ["WordSense"]
 
@@ -67,20 +67,21 @@ class WordSense(LabelType):
         uses = {use for use in uses if use.count(" ") > 2}
         for target in targets:
             if sum(f" {target} " in f" {use} " for use in uses) > 1:
-                return self._two_uses(example)
+                return self._two_uses(example, target)
         return Rejected(Reason.UNGROUNDED, f"{targets[0]!r} does not stand in two different sentences")
 
-    def _two_uses(self, example: Example) -> Rejected | None:
+    def _two_uses(self, example: Example, word: str) -> Rejected | None:
         # A marked pair must itself hold the word: the passage stands in only where no pair is marked.
-        pair = labelled_as(example.instruction, "sentence")
+        pair = filled_as(example, "sentence")
         if len(pair) != 2:
             return None
         if only_drops(pair[1], pair[0]) or only_drops(pair[0], pair[1]):
             return Rejected(Reason.COPY, "one sentence only shortens the other")
-        broken = is_prose(pair[1])
+        written = next((s for s in reversed(pair) if s != one_line(example.context)), pair[1])
+        broken = is_prose(written)
         if broken:
             return broken
-        target = words(labelled_as(example.instruction, "word")[0])
+        target = words(word)
         for sentence in pair:
             if len(words(sentence)) < 4:
                 return Rejected(Reason.TRIVIAL, "a sentence is under four words")

@@ -71,16 +71,13 @@ class YesNoQA(LabelType):
 
     def _plainly_said(self, question: str, example: Example) -> Rejected | None:
         # A "no" to words that all stand in one affirmative sentence is nearly always a wrong label.
-        if self._meaning(example.response) != 1 or DENIAL & set(words(question)):
+        if self.meaning(example.response) != 1 or DENIAL & set(words(question)):
             return None
         asked = content(question)
         for sentence in sentences(example.context):
             if len(asked) > 2 and asked <= content(sentence) and not DENIAL & set(words(sentence)):
                 return Rejected(Reason.OFF_LABEL, f"{sentence[:60]!r} says so, but the answer denies it")
         return None
-
-    def _meaning(self, label: str) -> int | None:
-        return choose(label, self.labels, self.meanings)
 
     def sample(self, ask: Ask) -> dict[str, str]:
         """Ask whether the passage mentions a word of its."""
