@@ -13,7 +13,14 @@ from taskmill import render
 from taskmill.durable import on_write
 from taskmill.errors import LicenceUnknown, RunFolderError, UnknownName, UsageError
 from taskmill.export import export_run, files
-from taskmill.export.licences import front_matter, is_non_commercial, is_unknown
+from taskmill.export.licences import (
+    front_matter,
+    is_commercial,
+    is_non_commercial,
+    is_share_alike,
+    is_unknown,
+)
+from taskmill.export.urls import hide_secrets
 from taskmill.record import (
     DOCUMENT_SCHEMA,
     EXAMPLE_SCHEMA,
@@ -239,6 +246,74 @@ def test_commercial_names():
     assert is_unknown("NOASSERTION")
 
 
+COMMERCIAL = """Apache-2.0|apache 2|Apache 2.0|Apache License 2.0|Apache License, Version 2.0|apache2|MIT
+MIT License|The MIT License|mit|BSD-2-Clause|BSD-3-Clause|BSD 3-Clause License|new BSD|ISC|PSF-2.0|Python-2.0
+CC0-1.0|CC0|CC0 1.0 Universal|Creative Commons Zero v1.0 Universal|CC-BY-4.0|cc by 4.0|CC BY 3.0|cc-by4.0
+CC-BY-3.0-US|Creative Commons Attribution 4.0 International License|(CC BY 4.0)|ODC-BY|ODC-By-1.0|PDDL-1.0
+https://creativecommons.org/licenses/by/4.0/|https://www.apache.org/licenses/LICENSE-2.0|Unlicense
+https://creativecommons.org/publicdomain/zero/1.0/|https://opensource.org/licenses/MIT|license: mit
+public domain|Public Domain|US-GOV|US Government Work|public-domain|US-PD|CDLA-Permissive-2.0|OGL-UK-3.0|OGL
+Open Government Licence v3.0|etalab-2.0|Zlib|BSL-1.0|0BSD|MIT OR CC-BY-NC-4.0|MIT AND Apache-2.0"""
+SHARE_ALIKE = """CC-BY-SA-4.0|cc by sa 3.0|Creative Commons Attribution-ShareAlike 4.0|ODbL|ODbL-1.0|MPL-2.0
+Mozilla Public License 2.0|GPL-3.0|GPL-3.0-only|GPL-2.0-or-later|GPLv3|gpl v2+|LGPL-2.1|AGPL-3.0-or-later
+GNU General Public License v3.0|GNU Affero General Public License v3.0|EPL-2.0|EUPL-1.2|GFDL-1.3
+GPL-2.0-only WITH Classpath-exception-2.0|https://creativecommons.org/licenses/by-sa/3.0/deed.en"""
+NON_COMMERCIAL = """No commercial use|academic use only|personal use only|evaluation only|cc-by-nc4.0|BUSL-1.1
+CC-BY-NC-4.0|cc_by_nc_sa|CC BY-NC-ND 4.0|cc-bync-4.0|not for commercial use|Research only|all rights reserved
+https://creativecommons.org/licenses/by-nc/4.0/|MIT AND CC-BY-NC-4.0|MIT, no commercial use|cc by 4.0 nc"""
+NOT_KNOWN = """|unknown licence|unspecified|TBD|see website|custom|Unlicensed|copyrighted|©2024 Elsevier|n/a|?
+CC-BY-ND-4.0|cc by 4.0 nd|MITRE|MIT-ish|Apache-2.0-modified|LicenseRef-1|proprietor|llama3|None|Other|pdf
+https://example.org/MIT|my MIT License|MIT AND custom|MIT OR Apache-2.0 AND custom|commercial"""
+
+
+def names(listed):
+    return [name for line in listed.split("\n") for name in line.split("|")]
+
+
+@pytest.mark.parametrize("name", names(COMMERCIAL))
+def test_licences_that_allow_commercial_use(name):
+    assert is_commercial(name)
+    assert not is_share_alike(name)
+    assert not is_non_commercial(name)
+    assert not is_unknown(name)
+
+
+@pytest.mark.parametrize("name", names(SHARE_ALIKE))
+def test_share_alike_licences_allow_commercial_use_and_are_noted(name):
+    assert is_commercial(name)
+    assert is_share_alike(name)
+
+
+@pytest.mark.parametrize("name", names(NON_COMMERCIAL))
+def test_the_gate_is_closed_to_non_commercial_licences_on_any_word(tmp_path, name):
+    assert is_non_commercial(name)
+    run = make_run(tmp_path / "r", [make_example(0, licence=name), make_example(1, licence="MIT")])
+    for word in (False, True):
+        with pytest.raises(LicenceUnknown, match="1 of 2 rows forbid commercial use"):
+            export_run(run, tmp_path / "out", commercial=True, allow_unknown_licence=word)
+
+
+@pytest.mark.parametrize("name", names(NOT_KNOWN))
+def test_the_gate_is_closed_to_what_is_not_known(tmp_path, name):
+    run = make_run(tmp_path / "r", [make_example(0, licence=name), make_example(1, licence="MIT")])
+    with pytest.raises(LicenceUnknown, match=r"1 of 2 rows have .*--allow-unknown-licence"):
+        export_run(run, tmp_path / "out", commercial=True)
+    assert not (tmp_path / "out").exists()
+    assert export_run(run, tmp_path / "out", commercial=True, allow_unknown_licence=True).rows == 2
+
+
+@pytest.mark.parametrize("model", [{}, {"licence": ""}, {"licence": None}, {"licence": "llama3"}])
+def test_a_model_of_unknown_licence_closes_the_gate_and_is_in_the_card(tmp_path, model):
+    run = make_run(tmp_path / "r", [make_example(0)], manifest={"model": {"ref": "api:m", **model}})
+    with pytest.raises(
+        LicenceUnknown, match=r"model's licence is unknown.*provider's terms.*--allow-unknown"
+    ):
+        export_run(run, tmp_path / "out", commercial=True)
+    export_run(run, tmp_path / "out", commercial=True, allow_unknown_licence=True)
+    card = (tmp_path / "out/README.md").read_text("utf-8")
+    assert ("The model's licence is unknown" in card) is (model.get("licence") != "llama3")
+
+
 def test_the_commercial_gate_is_closed_before_anything_is_written(tmp_path):
     licences = ["MIT", "", "", "CC-BY-NC-4.0"]
     run = make_run(tmp_path / "r", [make_example(i, licence=name) for i, name in enumerate(licences)])
@@ -443,6 +518,12 @@ def test_wrong_requests_name_the_next_step(run, tmp_path):
     (tmp_path / "foreign/README.md").write_text("# Mine")
     with pytest.raises(UsageError, match="not an export's"):
         export_run(run, tmp_path / "foreign")
+    for name in ("x.csv", "x.json", "x.jsonl.gz", "x.JSONL"):
+        with pytest.raises(UsageError, match=r"\.jsonl or \.parquet, or a folder"):
+            export_run(run, tmp_path / name)
+        assert not (tmp_path / name).exists()
+    (tmp_path / "v1.2").mkdir()
+    assert export_run(run, tmp_path / "v1.2").rows
     assert (tmp_path / "foreign/README.md").read_text() == "# Mine"
     (run / "3-curate/stage.json").unlink()
     with pytest.raises(RunFolderError, match="unfinished"):
@@ -451,3 +532,91 @@ def test_wrong_requests_name_the_next_step(run, tmp_path):
         shutil.rmtree(run / stage)
     with pytest.raises(RunFolderError, match="no examples yet"):
         export_run(run, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "name", ["train.jsonl", "data/train.parquet", "notes.txt", "trl.yaml", ".README.md.tmp", "README.md"]
+)
+def test_a_folder_of_other_peoples_files_is_left_alone(run, tmp_path, name):
+    path = tmp_path / "mine" / name
+    path.parent.mkdir(parents=True)
+    text = "---\ntitle: mine\n---\nTools:\n- taskmill\n"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"mine holds files.*empty or new folder"):
+        export_run(run, tmp_path / "mine")
+    assert path.read_text() == text
+    assert [p for p in (tmp_path / "mine").rglob("*") if p.is_file()] == [path]
+
+
+def test_an_export_killed_at_any_point_is_finished_with_the_same_bytes(run, tmp_path):
+    def contents(folder):
+        return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    export_run(run, tmp_path / "whole", split=0.25)
+    seen = []
+    for point in count(1):
+        out, steps = tmp_path / f"out-{point}", count(1)
+
+        def kill(name, point=point, steps=steps):
+            if next(steps) == point:
+                seen.append(name)
+                raise Killed(name)
+
+        on_write(kill)
+        try:
+            export_run(run, out, split=0.25)
+            break
+        except Killed:
+            pass
+        finally:
+            on_write(None)
+        export_run(run, out, split=0.25)
+        assert contents(out) == contents(tmp_path / "whole")
+    assert {"write .taskmill-export", "export renamed", "rename README.md", "export unmarked"} <= set(seen)
+
+
+def test_stale_rows_of_an_unfinished_run_are_refused(run, tmp_path):
+    (run / "2-synthesize/stage.json").unlink()
+    with pytest.raises(RunFolderError, match=r"2-synthesize .* unfinished; run the same command again"):
+        export_run(run, tmp_path / "out")
+    (run / "2-synthesize/stage.json").write_text("{}")
+    for status in ("running", "stopped"):
+        (run / "manifest.json").write_text(json.dumps({"status": status}))
+        with pytest.raises(RunFolderError, match=rf"status is {status}\); run the same command again"):
+            export_run(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    for status in ("short", "done"):
+        (run / "manifest.json").write_text(json.dumps({"status": status}))
+        assert export_run(run, tmp_path / status).rows == 40
+    (run / "manifest.json").unlink()
+    assert export_run(run, tmp_path / "bare").rows == 40
+
+
+SECRETS = [
+    ("https://user:secret@h.org/a?key=secret", "https://h.org/a"),
+    ("s3://h.org:9000/a.txt?secret#x", "s3://h.org:9000/a.txt"),
+    ("'https://h.org/?a=secret'", "'https://h.org/'"),
+    ("see https://secret@h.org, then", "see https://h.org, then"),
+    ("https://h.org/x,https://u:secret@i.org", "https://h.org/x,https://i.org"),
+    ("https://h.org/?to=https://i.org&sig=secret", "https://h.org/"),
+    ("https://u:secret@b@h.org/", "https://h.org/"),
+    ("https://u:secret?b@h.org/", "https://…"),
+    ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
+    ("what? a/b?c=1 user@h.org", "what? a/b?c=1 user@h.org"),
+]
+
+
+@pytest.mark.parametrize(("text", "shown"), SECRETS)
+def test_urls_are_shown_without_secrets(text, shown):
+    assert hide_secrets(text) == shown
+
+
+def test_the_card_shows_no_secrets(tmp_path):
+    url = "https://user:secret@h.org/a?key=secret"
+    manifest = {"command": ["taskmill", "synth", url], "model": {"ref": url}, "inputs": [url]}
+    run = make_run(tmp_path / "r", [make_example(1)], manifest)
+    (run / "config.yaml").write_text(yaml.safe_dump({"sources": [url], "model": {"base_url": url}}))
+    export_run(run, tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text("utf-8")
+    assert card.count("https://h.org/a") == 4
+    assert "secret" not in card

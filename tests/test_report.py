@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_export import make_example, make_run
 
-from taskmill.record import Dropped, Reason
+from taskmill.record import Dropped, Reason, Source
 from taskmill.report import write_report
 from taskmill.report.charts import histogram, stacked
 from taskmill.report.words import compact, duration, highlight
@@ -167,6 +167,18 @@ def test_null_manifest_values_are_unknown_not_errors(tmp_path):
     manifest = dict.fromkeys(MANIFEST) | {"tasks": {"exqa": {"asked": None, "dropped": None}}}
     text, _ = page_of(make_run(tmp_path / "r", [make_example(1)], manifest))
     assert "–" in text
+
+
+def test_the_page_shows_no_secrets(tmp_path):
+    url = "https://user:secret@h.org/a?key=secret"
+    example = make_example(1, source=Source("d", 0, 9, url=url))
+    manifest = {"command": ["taskmill", url], "model": {"ref": url, "base_url": url}, "inputs": [url]}
+    dropped = [Dropped(make_example(2), "call", Reason.COPY, f"503 from {url}")]
+    run = make_run(tmp_path / "r", [example], manifest, dropped)
+    (run / "config.yaml").write_text(f"sources:\n- {url}\n")
+    text, _ = page_of(run)
+    assert text.count("h.org") >= 6
+    assert "secret" not in text
 
 
 def test_passages_are_cut_for_display(tmp_path):

@@ -254,7 +254,9 @@ def inspect(run: str, as_json: bool) -> int:
 )
 @click.option("--split", type=float, default=0.0, help="Share of passages for a test split (folders only).")
 @click.option("--thinking", is_flag=True, help="Put a row's rationale before its response in <think> tags.")
-@click.option("--commercial", is_flag=True, help="Refuse rows of unknown or non-commercial licence.")
+@click.option(
+    "--commercial", is_flag=True, help="Refuse rows or a model of unknown or non-commercial licence."
+)
 @click.option("--licence", default="", help="Licence you declare for rows whose source names none.")
 @click.option("--allow-unknown-licence", is_flag=True, help="Let unknown licences pass --commercial.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")

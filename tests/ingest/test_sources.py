@@ -94,6 +94,24 @@ def test_short_documents_are_dropped_with_their_text(tmp_path, fault):
     assert drop.row.text == "short"
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("港口建于一八七四年，由玛丽亚霍尔姆设计，至今保护四十艘渔船。", True),
+        ("항구는 1874년에 지어졌다고 한다.", True),
+        ("ท่าเรือสร้างขึ้นในปีนั้น", True),
+        ("港口很老。", False),
+        ("The harbour is rather old today.", False),
+        ("Гавань построили в 1874 году.", False),
+    ],
+)
+def test_a_character_of_a_dense_script_weighs_three(tmp_path, read, text, kept):
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    found, dropped = read(tmp_path, min_chars=40)
+    assert [d.text for d in found] == [text] * kept
+    assert [d.reason for d in dropped] == [Reason.TOO_SHORT] * (not kept)
+
+
 def test_missing_sources_name_the_nearest(tmp_path):
     (tmp_path / "notes.txt").write_text("text")
     with pytest.raises(InputError, match=r"Did you mean 'notes.txt'"):

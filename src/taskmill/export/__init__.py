@@ -1,7 +1,8 @@
 """Run folder → training data: one JSONL or Parquet file, or a folder that `datasets.load_dataset` opens.
 
 A folder is complete when its README.md is there: the card is taken away first and written last, and
-every other file is written under a temporary name, fsynced and renamed. Rows stream through in
+every other file is written under a temporary name, fsynced and renamed. While there may be no card, the
+marker `.taskmill-export` says that the folder is ours. Rows stream through in
 batches, so memory does not grow with the run. Equal runs give equal bytes.
 """
 
@@ -11,10 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from taskmill.durable import atomic_write
+from taskmill.durable import atomic_write, sync_directory, write_point
 from taskmill.errors import UsageError
 from taskmill.export import trainers
-from taskmill.export.card import CARD_MARK, Card, slug
+from taskmill.export.card import Card, is_ours, slug
 from taskmill.export.files import DataFiles, clear_leftovers
 from taskmill.export.folder import last_examples
 from taskmill.export.licences import check_commercial, count_licences
@@ -22,6 +23,9 @@ from taskmill.export.rows import Rows
 from taskmill.store import read_json
 
 __all__ = ["ExportResult", "export_run"]
+
+_SUFFIXES = (".jsonl", ".parquet")
+_MARKER = ".taskmill-export"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +56,23 @@ def export_run(
         out: a file ending in .jsonl or .parquet, or a folder for data, card and trainer configurations.
         format: messages, prompt-completion, alpaca, sharegpt, bonito or text (`render.FORMATS`).
         licence: the licence you declare for rows whose source names none.
-        commercial: refuse to export (LicenceUnknown) if a row's licence is unknown or non-commercial.
-        allow_unknown_licence: let unknown licences pass the commercial gate, on your word.
+        commercial: refuse to export (LicenceUnknown) unless the licences of all rows and of the model are
+            known to allow commercial use.
+        allow_unknown_licence: let unknown licences (not non-commercial ones) pass that gate, on your word.
         split: share of passages for a `test` split, 0 to 0.9 (folders only); no passage is in both.
         thinking: put a row's rationale before its response in `<think>` tags.
 
     Raises:
         UsageError: an unknown format or an `out` that is not ours to write to.
-        RunFolderError: the run holds no finished examples.
+        RunFolderError: the run holds no examples or was not finished.
         LicenceUnknown: the commercial gate is closed; nothing was written.
     """
-    single = out.suffix in (".jsonl", ".parquet")
+    single = out.suffix in _SUFFIXES
+    if out.suffix and not single and not out.is_dir():
+        raise UsageError(
+            f"{out} ends in {out.suffix}, which is no format; give a name that ends in .jsonl or .parquet, "
+            "or a folder (make it first if its name shall have a dot in it)"
+        )
     if not 0 <= split <= 0.9 or (single and split):
         raise UsageError("--split is a share from 0 to 0.9 and needs a folder as output, not a single file")
     stage = last_examples(run)
@@ -90,6 +100,7 @@ def _write_file(rows: Rows, out: Path) -> ExportResult:
 def _write_folder(rows: Rows, run: Path, out: Path, format: str, licence: str) -> ExportResult:
     _check_ours(out)
     out.mkdir(parents=True, exist_ok=True)
+    atomic_write(out / _MARKER, b"An unfinished taskmill export; the same command finishes it.\n")
     clear_leftovers(out)
     with ExitStack() as stack:
         data = {
@@ -120,17 +131,27 @@ def _write_folder(rows: Rows, run: Path, out: Path, format: str, licence: str) -
     texts = {**trainers.configs(name, format, patterns, rows.layout_columns), "README.md": card.text()}
     for file, text in texts.items():
         atomic_write(out / file, text.encode())
+    (out / _MARKER).unlink()
+    sync_directory(out)
+    write_point("export unmarked")
     written = (*(path for paths in placed.values() for path in paths), *(out / file for file in texts))
     return ExportResult(sum(counts.values()), written, dict(rows.refused), counts)
 
 
 def _check_ours(out: Path) -> None:
-    """Refuse a folder that holds someone else's work."""
+    """Refuse a folder that holds anything and is neither an export of ours nor an unfinished one."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; name a folder, or a file ending in .jsonl or .parquet")
+    if not out.is_dir() or (out / _MARKER).is_file():
+        return
     card = out / "README.md"
-    if card.exists() and CARD_MARK not in card.read_text("utf-8", "replace"):
-        raise UsageError(f"{out} holds a README.md that is not an export's; choose an empty or new folder")
+    if card.is_file() and is_ours(card.read_text("utf-8", "replace")):
+        return
+    # Killed while it wrote the marker: only the marker's temporary file is there.
+    if any(path.name != f".{_MARKER}.tmp" for path in out.iterdir()):
+        raise UsageError(
+            f"{out} holds files that are not an export's; nothing was changed. Choose an empty or new folder"
+        )
 
 
 def _retract(out: Path) -> None:

@@ -14,13 +14,20 @@ import minijinja
 import yaml
 
 from taskmill.export.folder import batches, stages
-from taskmill.export.licences import front_matter, is_non_commercial, is_unknown
+from taskmill.export.licences import (
+    front_matter,
+    is_commercial,
+    is_non_commercial,
+    is_share_alike,
+    is_unknown,
+)
 from taskmill.export.rows import Rows
+from taskmill.export.urls import hide_secrets, hide_secrets_within
 from taskmill.store import read_json
 
-__all__ = ["CARD_MARK", "Card", "slug"]
+__all__ = ["Card", "is_ours", "slug"]
 
-CARD_MARK = "- taskmill\n"
+_MARK = "\n- taskmill\n"
 """Stands in the front matter of every card of ours, and so tells our folders from other people's."""
 
 _CATEGORIES = {
@@ -47,6 +54,12 @@ _SIZES = [
 ]
 _MAX_LANGUAGES = 12
 _MAX_TEMPLATES = 40
+
+
+def is_ours(card: str) -> bool:
+    """Say whether a README is a card of ours, going by the tags in its front matter."""
+    head, _, _ = card.removeprefix("---\n").partition("\n---\n")
+    return card.startswith("---\n") and _MARK in head + "\n"
 
 
 def slug(name: str) -> str:
@@ -121,20 +134,13 @@ class Card:
         }
 
     def _slots(self) -> dict[str, Any]:
-        manifest = read_json(self.run / "manifest.json")
+        manifest = hide_secrets_within(read_json(self.run / "manifest.json"))
         config = self.run / "config.yaml"
         licences = [
-            {
-                "name": name or "(unknown)",
-                "rows": n,
-                "note": "unknown"
-                if is_unknown(name)
-                else "no commercial use"
-                if is_non_commercial(name)
-                else "",
-            }
+            {"name": name or "(unknown)", "rows": n, "note": _licence_note(name)}
             for name, n in self._licences().items()
         ]
+        model = manifest.get("model") or {}
         templates = self.rows.templates.most_common()
         return {
             "name": self.name,
@@ -143,17 +149,28 @@ class Card:
             "total": sum(self.splits.values()),
             "manifest": manifest,
             "command": shlex.join(str(part) for part in manifest.get("command") or []),
-            "config": config.read_text("utf-8") if config.exists() else "",
+            "config": hide_secrets(config.read_text("utf-8", "replace")) if config.exists() else "",
             "funnel": _funnel(manifest),
             "refused": dict(sorted(self.rows.refused.items())),
             "licences": licences,
+            "model_note": _licence_note(str(model.get("licence") or "")),
             "declared": self.declared,
             "tasks": sorted(self.rows.tasks.items(), key=lambda item: (-item[1], item[0])),
-            "models": sorted((model, n) for model, n in self.rows.models.items() if model),
+            "models": sorted((hide_secrets(name), n) for name, n in self.rows.models.items() if name),
             "templates": sorted((name, n) for name, n in templates[:_MAX_TEMPLATES] if name),
             "more_templates": max(0, len(templates) - _MAX_TEMPLATES),
             "chat": self.format in ("messages", "sharegpt"),
         }
+
+
+def _licence_note(name: str) -> str:
+    if is_unknown(name):
+        return "unknown"
+    if is_non_commercial(name):
+        return "no commercial use"
+    if is_share_alike(name):
+        return "share-alike"
+    return "" if is_commercial(name) else "not known to allow commercial use"
 
 
 def _languages(run: Path) -> list[str]:

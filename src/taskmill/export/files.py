@@ -151,6 +151,8 @@ class DataFiles:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed export left."""
+    """Delete temporary files that a killed export left, those of `atomic_write` included."""
     for path in [*folder.glob(_PREFIX + "*"), *folder.glob(f"data/{_PREFIX}*")]:
         path.unlink(missing_ok=True)
+    for name in ("README.md", "dataset_info.json", "axolotl.yaml", "trl.yaml"):
+        (folder / f".{name}.tmp").unlink(missing_ok=True)

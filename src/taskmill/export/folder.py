@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from taskmill.errors import RunFolderError
 from taskmill.record import EXAMPLE_SCHEMA
-from taskmill.store import parts
+from taskmill.store import parts, read_json
 
 __all__ = ["Stage", "batches", "last_examples", "stages"]
 
@@ -58,14 +58,22 @@ def stages(run: Path) -> list[Stage]:
 
 
 def last_examples(run: Path) -> Stage:
-    """Return the last stage that kept Examples; refuses a run whose last such stage is unfinished."""
+    """Return the last stage that kept Examples; refuses a run that is being made or was broken off."""
     every = stages(run)
     holders = [stage for stage in every if stage.holds_examples]
     if not holders:
         raise RunFolderError(f"{run} holds no examples yet; run `taskmill run` into it to the end first")
-    if not holders[-1].finished and any(stage.finished for stage in every):
-        name = holders[-1].folder.name
-        raise RunFolderError(f"stage {name} of {run} is unfinished; repeat the command that made the run")
+    # An earlier stage that is made anew leaves later ones behind that do not follow from it.
+    for stage in every:
+        if not stage.finished:
+            raise RunFolderError(
+                f"stage {stage.folder.name} of {run} is unfinished; run the same command again to finish it"
+            )
+    status = read_json(run / "manifest.json").get("status")
+    if status in ("running", "stopped"):
+        raise RunFolderError(
+            f"{run} is unfinished (its status is {status}); run the same command again to finish it"
+        )
     return holders[-1]
 
 

@@ -1,4 +1,7 @@
-"""What may be done with the rows: the licence gate and the roll-up for the card."""
+"""What may be done with the rows: the licence gate and the roll-up for the card.
+
+Commercial use passes for the licences listed here and for no other name: what is not recognised is unknown.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,65 @@ from collections.abc import Mapping
 from taskmill.errors import LicenceUnknown
 from taskmill.export.folder import Stage, batches
 
-__all__ = ["check_commercial", "count_licences", "front_matter", "is_non_commercial", "is_unknown"]
+__all__ = [
+    "check_commercial",
+    "count_licences",
+    "front_matter",
+    "is_commercial",
+    "is_non_commercial",
+    "is_share_alike",
+    "is_unknown",
+]
 
-_UNKNOWN = {"", "unknown", "none", "other", "n/a", "na", "?", "noassertion"}
-# `NC` as a part of its own: CC-BY-NC-4.0 is meant, NCSA is not.
+_LISTED = 8
+"""Licence names that an error lists."""
+
+_UNKNOWN = {"", "unknown", "none", "other", "n/a", "na", "?", "noassertion", "unspecified", "not specified"}
+_UNKNOWN |= {"tbd", "tba", "todo", "null", "nan", "no", "undefined", "unclear", "missing", "not provided"}
+# `NC` as a part of its own: CC-BY-NC-4.0 and cc-by-nc4.0 are meant, NCSA is not.
 _RESTRICTED = re.compile(
-    r"(?<![a-z0-9])nc(?![a-z0-9])|non-?\s?commercial|research|all rights reserved|proprietary", re.IGNORECASE
+    r"(?<![a-z0-9])(?:by)?nc(?![a-z])|\b(?:no|not|non)[\s-]*(?:for[\s-]+)?commercial|research"
+    r"|\b(?:academic|personal|evaluation|educational|education|private|internal|teaching)\b.*\b(?:only|use)\b"
+    r"|all rights reserved|proprietary|\bbusl\b|business source|commons clause",
+    re.IGNORECASE,
 )
+
+_V = r"(?: ?\d+(?:\.\d+)*)?"
+_REGION = "(?: (?:international|unported|generic|igo|us|uk|de|fr))?"
+_LATER = r"\+?(?: only| or later| or any later)?"
+# Full matches of names as `_plain` writes them: lower case, single spaces, without "the", "licence" and "v".
+_PERMISSIVE = [
+    rf"apache(?: software)?{_V}|asl 2\.0",
+    r"mit(?: 0)?|mit x11|x11|expat",
+    r"0bsd|bsd(?: [0-4])?(?: clause)?|(?:[0-4] clause|new|modified|revised|simplified) bsd",
+    rf"isc|psf{_V}|psfl|python{_V}|python software foundation{_V}|cnri python",
+    rf"zlib|libpng|bsl 1\.0|boost(?: software)?{_V}|postgresql|ncsa|hpnd|upl{_V}|blueoak{_V}|ms pl|wtfpl",
+    rf"afl{_V}|artistic{_V}|ecl{_V}|mulanpsl{_V}|unlicense",
+    r"(?:cc|creative commons) ?(?:0|zero)(?: 1\.0)?(?: universal)?(?: public domain dedication)?",
+    rf"(?:cc|creative commons) ?(?:by|attribution){_V}{_REGION}",
+    rf"odc by{_V}|open data commons attribution{_V}|pddl{_V}|cdla permissive{_V}",
+    r"public domain(?: (?:mark|dedication)(?: 1\.0)?)?|pdm(?: 1\.0)?|pd",
+    r"(?:public domain )?(?:us|u\.s\.) gov(?:ernment)?(?: works?)?",
+    r"(?:us|u\.s\.) (?:gov(?:ernment)? )?(?:public domain|pd)",
+    rf"ogl(?: (?:uk|canada))?{_V}|open government{_V}(?: (?:uk|canada))?",
+    rf"etalab{_V}|ouverte{_V}|dl de (?:by|zero){_V}|nlod{_V}",
+]
+_SHARE_ALIKE = [
+    rf"(?:cc|creative commons) ?(?:by|attribution) (?:sa|share ?alike){_V}{_REGION}",
+    rf"odbl{_V}|odc odbl{_V}|open database{_V}|cdla sharing{_V}",
+    rf"mpl{_V}|mozilla public{_V}|epl{_V}|eclipse public{_V}|eupl{_V}|cddl{_V}|osl{_V}|cecill{_V}|lppl{_V}c?",
+    rf"(?:gnu )?[al]?gpl{_V}{_LATER}|gnu (?:affero |lesser |library )?general public{_V}{_LATER}",
+    rf"gfdl{_V}{_LATER}|gnu free documentation{_V}{_LATER}",
+]
+_ALLOWED = re.compile("|".join([*_PERMISSIVE, *_SHARE_ALIKE]))
+_SHARED = re.compile("|".join(_SHARE_ALIKE))
+_LINKS = [
+    (r"creativecommons\.org/licenses/([a-z-]+)/([\d.]+)", r"cc-\1-\2"),
+    (r"creativecommons\.org/publicdomain/zero/1\.0", "cc0-1.0"),
+    (r"creativecommons\.org/publicdomain/mark/1\.0", "public domain"),
+    (r"apache\.org/licenses/license-2\.0", "apache-2.0"),
+    (r"(?:opensource\.org/licenses?|spdx\.org/licenses|choosealicense\.com/licenses)/([a-z0-9.-]+?)", r"\1"),
+]
 
 # The identifiers the Hub knows (`license:` of a dataset card); anything else is `other` with a name.
 _HUB = frozenset(
@@ -30,14 +85,55 @@ _HUB = frozenset(
 )
 
 
+def _plain(licence: str) -> str:
+    """Return a licence's name without case, punctuation and the words that tell nothing."""
+    name = licence.strip(" ()\t\r\n").lower()
+    if link := re.fullmatch(r"https?://(?:www\.)?([^?#]+?)(?:/|/deed\.\w+|/legalcode|\.html|\.txt)?", name):
+        for pattern, plain in _LINKS:
+            if found := re.fullmatch(pattern, link[1]):
+                name = found.expand(plain)
+                break
+    name = re.sub(r"[\s_,:;-]+", " ", name)
+    name = re.sub(r"(?:\bversion |\bv\.? ?|(?<=gpl)v)(?=\d)", "", name)
+    return " ".join(word for word in name.split() if word not in ("the", "license", "licence"))
+
+
 def is_unknown(licence: str) -> bool:
     """Say whether a licence text names no licence."""
-    return licence.strip().lower() in _UNKNOWN
+    return _plain(licence) in _UNKNOWN
+
+
+def _choices(licence: str) -> list[list[str]]:
+    """Return an SPDX expression's alternatives (OR), each the list of licences that hold together (AND)."""
+    if " AND " in licence and " OR " in licence:
+        # Which binds first is not looked at: everything named must allow what is asked.
+        return [[part.strip(" ()") for part in re.split(r" (?:AND|OR) ", licence)]]
+    if " AND " not in licence and " OR " not in licence:
+        return [[licence]]
+    return [[part.strip(" ()") for part in choice.split(" AND ")] for choice in licence.split(" OR ")]
+
+
+def is_commercial(licence: str) -> bool:
+    """Say whether a licence is one that is known to allow commercial use and changes, going by its name."""
+
+    def allowed(part: str) -> bool:
+        name = re.sub(r" WITH [\w.-]+$", "", part)
+        return _ALLOWED.fullmatch(_plain(name)) is not None
+
+    return any(all(allowed(part) for part in choice) for choice in _choices(licence))
 
 
 def is_non_commercial(licence: str) -> bool:
     """Say whether a licence forbids commercial use, going by its name."""
-    return _RESTRICTED.search(licence) is not None
+    return _RESTRICTED.search(licence.replace("_", " ")) is not None and not is_commercial(licence)
+
+
+def is_share_alike(licence: str) -> bool:
+    """Say whether a licence allows commercial use but asks that changed copies keep the licence."""
+    return is_commercial(licence) and not any(
+        all(not _SHARED.fullmatch(_plain(re.sub(r" WITH [\w.-]+$", "", part))) for part in choice)
+        for choice in _choices(licence)
+    )
 
 
 def count_licences(stage: Stage, declared: str = "") -> Counter[str]:
@@ -53,23 +149,58 @@ def count_licences(stage: Stage, declared: str = "") -> Counter[str]:
 
 
 def check_commercial(counts: Mapping[str, int], model_licence: str, allow_unknown: bool) -> None:
-    """Raise LicenceUnknown if rows (or the model that wrote them) may not be used commercially."""
+    """Raise LicenceUnknown unless rows, and the model that wrote them, are known to allow commercial use.
+
+    `allow_unknown` lets licences pass that are not known; those that forbid commercial use never pass.
+    """
     total = sum(counts.values())
-    problems = []
-    unknown = sum(n for name, n in counts.items() if is_unknown(name))
-    if unknown and not allow_unknown:
-        problems.append(f"{unknown} of {total} rows have no known licence")
-    restricted = {name: n for name, n in sorted(counts.items()) if is_non_commercial(name)}
+    refused = {name: n for name, n in sorted(counts.items()) if n and not is_commercial(name)}
+    restricted = {name: n for name, n in refused.items() if is_non_commercial(name)}
+    unnamed = {name: n for name, n in refused.items() if is_unknown(name)}
+    foreign = {name: n for name, n in refused.items() if name not in restricted and name not in unnamed}
+    problems, steps = [], []
+    if unnamed and not allow_unknown:
+        problems.append(f"{sum(unnamed.values())} of {total} rows have no known licence")
+        steps.append("declare the licence of sources that name none (--licence)")
+    if foreign and not allow_unknown:
+        problems.append(
+            f"{sum(foreign.values())} of {total} rows have a licence that is not known to allow commercial "
+            f"use ({_listed(foreign)})"
+        )
     if restricted:
-        listed = ", ".join(f"{name}: {n}" for name, n in restricted.items())
-        problems.append(f"{sum(restricted.values())} of {total} rows forbid commercial use ({listed})")
+        problems.append(
+            f"{sum(restricted.values())} of {total} rows forbid commercial use ({_listed(restricted)})"
+        )
+    if refused:
+        steps.append("leave those sources out at ingest")
     if is_non_commercial(model_licence):
         problems.append(f"the model's licence forbids commercial use ({model_licence})")
-    if problems:
-        raise LicenceUnknown(
-            f"{'; '.join(problems)}. Nothing was written. Declare the licence of sources that name none "
-            "(--licence), leave the others out at ingest, or export without --commercial."
+        steps.append("make the rows with another model")
+    elif not is_commercial(model_licence) and not allow_unknown:
+        named = "" if is_unknown(model_licence) else f" ({_short(model_licence)})"
+        problems.append(
+            f"the model's licence is unknown{named}: outputs of an API model fall under its provider's terms"
         )
+    if not problems:
+        return
+    if not allow_unknown and (unnamed or foreign or not is_non_commercial(model_licence)):
+        steps.append(
+            "let what is unknown pass on your word once you have read its terms (--allow-unknown-licence)"
+        )
+    steps.append("export without --commercial")
+    listed = ", or ".join(steps)
+    raise LicenceUnknown(f"{'; '.join(problems)}. Nothing was written. {listed[0].upper()}{listed[1:]}.")
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    often = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    more = f", and {len(often) - _LISTED} more" if len(often) > _LISTED else ""
+    return ", ".join(f"{_short(name)}: {n}" for name, n in often[:_LISTED]) + more
+
+
+def _short(name: str) -> str:
+    flat = " ".join(name.split())
+    return flat if len(flat) <= 60 else flat[:59] + "…"
 
 
 def front_matter(counts: Mapping[str, int]) -> dict[str, str]:

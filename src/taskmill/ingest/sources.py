@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -22,6 +23,11 @@ __all__ = ["read_sources"]
 
 _STDIN = "-"
 _HUB = "hf:"
+# Thai, Lao, Khmer, kana, Han and Hangul: scripts of which a character says more than a letter.
+_DENSE = re.compile(
+    "[\u0e00-\u0eff\u1100-\u11ff\u1780-\u17ff\u3040-\u30ff\u3130-\u318f\u3400-\u4dbf\u4e00-\u9fff"
+    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]"
+)
 
 
 def read_sources(sources: Sequence[str], config: IngestConfig) -> Iterator[Document | Dropped]:
@@ -120,7 +126,7 @@ def _chunks(uri: str, item: Text, config: IngestConfig) -> Iterator[Document | D
     for start, end in chunk(text, config.chunk_tokens, config.overlap):
         part = text[start:end]
         span = Span(uri + place, start, end, whole)
-        if _weight(part) < config.min_chars:
+        if end - start < config.min_chars and _weight(part) < config.min_chars:
             row = Document(content_id(span.uri, Reason.TOO_SHORT, str(start)), part, span)
             detail = f"{uri}: {_where(place)}{end - start} characters are fewer than min_chars"
             yield Dropped(row, "ingest", Reason.TOO_SHORT, detail)

@@ -12,6 +12,7 @@ from pathlib import Path
 import minijinja
 
 from taskmill.durable import atomic_write
+from taskmill.export.urls import hide_secrets, hide_secrets_within
 from taskmill.report.charts import histogram, stacked
 from taskmill.report.figures import figures, funnel, reason_colours, yields
 from taskmill.report.samples import dropped_samples, scan_kept
@@ -23,7 +24,7 @@ __all__ = ["write_report"]
 
 def write_report(run: Path) -> Path:
     """Write RUN/report.html from whatever the run has so far, and return its path."""
-    manifest = read_json(run / "manifest.json")
+    manifest = hide_secrets_within(read_json(run / "manifest.json"))
     kept = scan_kept(run)
     dropped = dropped_samples(run)
     stages = funnel(run, manifest)
@@ -46,7 +47,7 @@ def write_report(run: Path) -> Path:
         "opened": next((i for i, sample in enumerate(kept.samples) if sample["span"]), 0),
         "sample_tasks": sorted({sample["task"] for sample in kept.samples}),
         "dropped": [{**group, "colour": colours[group["reason"]]} for group in dropped.groups],
-        "config": config.read_text("utf-8", "replace") if config.exists() else "",
+        "config": hide_secrets(config.read_text("utf-8", "replace")) if config.exists() else "",
     }
     out = run / "report.html"
     atomic_write(out, _render(slots).encode())

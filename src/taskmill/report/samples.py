@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from taskmill.errors import RunFolderError
 from taskmill.export.folder import Stage, batches, stages
+from taskmill.export.urls import hide_secrets
 from taskmill.render import fill
 from taskmill.report.words import cut, highlight
 
@@ -160,12 +161,16 @@ def _provenance(source: Mapping[str, Any], origin: Mapping[str, Any]) -> list[tu
         "seed": origin.get("seed"),
         "call": origin.get("call"),
     }
-    return [(name, str(value)) for name, value in found.items() if value not in ("", None)]
+    return [(name, hide_secrets(str(value))) for name, value in found.items() if value not in ("", None)]
 
 
 def _dropped_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the page shows of a dropped example or document."""
-    shown = {"id": row["id"], "filter": row["filter"] or "", "detail": cut(row["detail"] or "", 300)}
+    shown = {
+        "id": row["id"],
+        "filter": row["filter"] or "",
+        "detail": cut(hide_secrets(row["detail"] or ""), 300),
+    }
     shown["score"] = "" if row["score"] is None else f"{row['score']:.3g}"
     if "instruction" in row:
         passage = cut(row["context"] or "", 320)
@@ -176,7 +181,7 @@ def _dropped_row(row: Mapping[str, Any]) -> dict[str, Any]:
             "instruction": instruction,
             "response": cut(row["response"] or _raw(row), 400),
         }
-    place = (row.get("source") or {}).get("uri") or ""
+    place = hide_secrets((row.get("source") or {}).get("uri") or "")
     return shown | {"task": "", "passage": cut(row.get("text") or "", 320), "place": place}
 
 

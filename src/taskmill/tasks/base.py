@@ -121,7 +121,7 @@ def has_scrap(text: str, passage: str = "") -> str:
 def parse_reply(text: str, names: Sequence[str]) -> list[dict[str, str]]:
     """Read a chat reply into one dict per task, keyed by lower-case part names.
 
-    Accepts a JSON object or list of objects (with any text around it) or labelled lines; strips
+    Accepts JSON objects that hold the first name, with any text around, or labelled lines; strips
     thoughts in `<think>` tags (a thought without an end leaves nothing) and a Markdown fence. A part
     runs until the next label; the first name seen again starts the next task. Text before the first
     label belongs to the first name, because the prompt ends with that label; if that name follows as
@@ -164,7 +164,7 @@ def _unfenced(text: str) -> str:
 
 
 def _json_rows(text: str, names: Sequence[str]) -> list[dict[str, object]]:
-    """Return the objects with the task's parts that stand in the text: one, several or a list of them."""
+    """Return the objects with the task's first part in the text: one, several or a list of them."""
     rows: list[dict[str, object]] = []
     at = 0
     for _ in range(_TRIES):
@@ -185,7 +185,7 @@ def _json_rows(text: str, names: Sequence[str]) -> list[dict[str, object]]:
 
 
 def _named(row: Mapping[str, object], names: Sequence[str]) -> bool:
-    return any(_key(key) in names for key in row)
+    return any(_key(key) == names[0] for key in row)
 
 
 def _key(key: str) -> str:

@@ -59,13 +59,14 @@ _PLAIN_LIST = re.compile(
     re.I,
 )
 _SEPARATOR = re.compile(r"\s*(?:[,;/|、，؛،]|\b(?:or|and|oder|und|ou|et)\b)\s*")
+# An item holds no comma, so that each text is split in one way only; bounded, to stay linear.
 _LIST_OR = re.compile(
-    r"((?:[^,.?!:;\n]{1,40}, ?)*[^,.?!:;\n]{1,40}?),? or ([^,.?!:;\n]{1,40})[?.:!]?\s*$", re.M
+    r"((?:[^,.?!:;\n]{1,40},){0,12}[^,.?!:;\n]{1,40}?),? or ([^,.?!:;\n]{1,40})[?.:!]?\s*$", re.M
 )
 _OR = r"[,，،]?\s+(?:or|oder|ou|of|o|u|или|أو|veya|eller|lub|atau)\s+|還是|还是|或者|或是|或|または|それとも"
 _BREAK = r",.?!:;\n，、،。？！：；؟؛（）()"
 _ANY_LIST = re.compile(
-    rf"((?:[^{_BREAK}]{{1,40}}[,，、،] ?)*[^{_BREAK}]{{1,40}}?)(?:{_OR})([^{_BREAK}]{{1,40}})"
+    rf"((?:[^{_BREAK}]{{1,40}}[,，、،]){{0,12}}[^{_BREAK}]{{1,40}}?)(?:{_OR})([^{_BREAK}]{{1,40}})"
 )
 _AROUND = " \t\"'“”«»‘’*_"
 _COMMA = re.compile(r"\s*[,，、،]\s*")
@@ -183,7 +184,10 @@ def enumerations(instruction: str, response: str) -> Iterator[tuple[str, ...]]:
         else:
             size = max(len(words(item)) for item in others)
         starts = [m.start() for m in WORD.finditer(head[0])]
-        yield (head[0][starts[-size] if 0 < size <= len(starts) else 0 :], *others)
+        ends = [head[0][start:] for start in starts[::-1][: max(size, 0)]]
+        # A known yes or no is the item whatever the length of the others.
+        known = next((end for end in ends if plain_yes_no(end) is not None), "")
+        yield (known or (ends[-1] if len(ends) == size else head[0]), *others)
 
 
 def enumerate_labels(labels: tuple[str, ...]) -> str:

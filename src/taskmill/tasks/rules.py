@@ -121,7 +121,7 @@ _QUOTES = re.compile(r"[\"“„«「]([^\"“”„«»「」\n]+)[\"”“»�
 # In single quotes up to four words, because an apostrophe looks the same.
 _SINGLE = re.compile(r"(?<!\w)['‘]([^\W_][\w-]*(?: [\w-]+){0,3})['’](?!\w)")
 _YES_NO_LABEL = re.compile(r"yes\s?(?:[/-]|or)\s?no question")
-_OPTION_A = re.compile(r"(?:^|\s)(?:\([Aa]\)|[Aa][.)])\s+\S.*?\s(?:\([Bb]\)|[Bb][.)])\s")
+_OPTION_A = re.compile(r"(?:^|\s)(?:\([Aa]\)|[Aa][.)])\s+\S.{0,300}?\s(?:\([Bb]\)|[Bb][.)])\s")
 _HERE = "\ue0ff"
 
 
