@@ -59,7 +59,7 @@ def test_json_is_found_in_any_surroundings(reply):
 def test_objects_in_a_row_are_several_tasks_and_options_may_be_an_object():
     assert parse_reply(f"{JSON}\n{JSON}", QA) == [ONE, ONE]
     (row,) = parse_reply('{"options": {"A": "x", "B": "y"}} ok', ("options", "answer"))
-    assert row == {"question": "Q?", "options": "A) x\nB) y"}
+    assert row == {"options": "A) x\nB) y"}
 
 
 def test_json_of_something_else_is_text():
