@@ -19,11 +19,13 @@ from taskmill.budget import BudgetConfig
 from taskmill.config import options
 from taskmill.ingest import READERS, IngestConfig
 from taskmill.recipes import SynthConfig, synth
+from taskmill.recipes.remix import RemixConfig
 from taskmill.recipes.synth import FREE
 from taskmill.record import Reason
 from taskmill.render import FORMATS
 from taskmill.tasks import TASKS, get, names
 from taskmill.templates import words
+from taskmill.train import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -74,6 +76,8 @@ def commands(body):
 
 def offline(argv):
     """Return the command with the echo model in place of the default one."""
+    if "--verify" in argv and "--verify-model" not in argv:
+        argv = [*argv, "--verify-model", "echo:"]
     if argv[0] in ("synth", "demo") and not any(w.startswith("--model") for w in argv):
         return [*argv, "--model", "echo:"]
     if argv[0] == "run" and not any(w.startswith("model.ref=") for w in argv):
@@ -234,7 +238,8 @@ def first_sentence(docstring):
 
 def flag_table(command):
     """Return the flags of a command: what is written, the configuration key, the default, the meaning."""
-    keys = {o.path.replace(".", "__"): o.path for o in options(SynthConfig)}
+    config = {"remix": RemixConfig, "synth": SynthConfig}.get(command.name, TrainConfig)
+    keys = {o.path.replace(".", "__"): o.path for o in options(config)}
     rows = []
     for p in command.params:
         if not isinstance(p, click.Option):
@@ -285,7 +290,9 @@ def check_table():
 def make(name):
     kind, _, which = name.partition(" ")
     if kind == "flags":
-        return flag_table(cli.cli.commands[which])
+        group, _, inner = which.partition(" ")
+        command = cli.cli.commands[group]
+        return flag_table(command.commands[inner] if inner else command)
     made = {
         "reasons": reason_table,
         "tasks": task_table,
@@ -301,6 +308,12 @@ def refreshed(text):
     return GENERATED.sub(lambda m: f"{m[1]}\n{make(m[2])}\n{m[3]}", text)
 
 
+def all_commands():
+    for name, command in cli.cli.commands.items():
+        inner = getattr(command, "commands", None)
+        yield from (f"{name} {n}" for n in inner) if inner else (name,)
+
+
 def test_generated_tables_are_up_to_date():
     found = []
     for page in OURS:
@@ -308,7 +321,7 @@ def test_generated_tables_are_up_to_date():
         found += [name for _, name, _ in GENERATED.findall(text)]
         assert refreshed(text) == text, f"{page.name}: run python tests/test_docs.py"
     assert sorted(found) == sorted(
-        ["reasons", "tasks", "checks", "ingest", "model", "budget", *(f"flags {n}" for n in cli.cli.commands)]
+        ["reasons", "tasks", "checks", "ingest", "model", "budget", *(f"flags {n}" for n in all_commands())]
     )
 
 

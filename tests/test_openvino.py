@@ -1,14 +1,17 @@
 """End to end on the real embedded model: SmolLM2-135M through OpenVINO GenAI, on the CPU, offline."""
 
+import json
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from taskmill.backends import ModelConfig, load
-from taskmill.calls import Sampling, request
+from taskmill.backends import ADAPTERS, ModelConfig, load
+from taskmill.backends.openvino import ADAPTED, EMBEDDED, embedded_model
+from taskmill.calls import Sampling, ScoreRequest, request
 from taskmill.errors import BackendError, UsageError
 from taskmill.recipes import SynthConfig, synth
 from taskmill.record import examples
@@ -78,12 +81,10 @@ def test_a_prompt_over_the_context_is_a_failed_call(model):
 
 
 def test_the_model_file_is_pinned(monkeypatch):
-    from taskmill.backends import openvino
-
-    package, file, _, licence = openvino.EMBEDDED["smollm2-135m"]
-    monkeypatch.setitem(openvino.EMBEDDED, "smollm2-135m", (package, file, "0" * 64, licence))
+    package, file, _, licence = EMBEDDED["smollm2-135m"]
+    monkeypatch.setitem(EMBEDDED, "smollm2-135m", (package, file, "0" * 64, licence))
     with pytest.raises(BackendError, match="SHA-256"):
-        openvino.embedded_model("smollm2-135m")
+        embedded_model("smollm2-135m")
 
 
 def test_references_that_cannot_be(tmp_path):
@@ -123,3 +124,126 @@ def test_deterministic_runs_are_byte_identical(texts, tmp_path):
         synth(config, tmp_path / name)
     a, b = ([p.read_bytes() for p in sorted((tmp_path / n).glob("*/kept/*"))] for n in "ab")
     assert a == b
+
+
+SHAPES = {
+    "self_attn.q_proj": (576, 576),
+    "self_attn.k_proj": (192, 576),
+    "self_attn.v_proj": (192, 576),
+    "self_attn.o_proj": (576, 576),
+    "mlp.gate_proj": (1536, 576),
+    "mlp.up_proj": (1536, 576),
+    "mlp.down_proj": (576, 1536),
+}
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """A random adapter of rank 16 for every matrix of the embedded model, large enough to be heard."""
+    pytest.importorskip("gguf", reason="gguf is not installed")
+    numpy_api = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
+    folder, rng, tensors = tmp_path_factory.mktemp("adapter"), np.random.default_rng(0), {}
+    for layer in range(30):
+        for module, (high, wide) in SHAPES.items():
+            stem = f"base_model.model.model.layers.{layer}.{module}"
+            a, b = rng.uniform(-1, 1, (16, wide)) * wide**-0.5, rng.normal(0, 0.05, (high, 16))
+            tensors[f"{stem}.lora_A.weight"] = a.astype(np.float32)
+            tensors[f"{stem}.lora_B.weight"] = b.astype(np.float32)
+    numpy_api.save_file(tensors, folder / "adapter_model.safetensors")
+    targets = sorted(name.split(".")[1] for name in SHAPES)
+    config = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "bias": "none", "target_modules": targets}
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "task_type": "CAUSAL_LM"}))
+    base = {"name": "smollm2-135m", "sha256": EMBEDDED["smollm2-135m"][2]}
+    (folder / "taskmill.json").write_text(json.dumps({"base": base}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TASKMILL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def adapted(adapter, cache):
+    return load(ModelConfig(ref=f"openvino:smollm2-135m+{adapter}", deterministic=True))
+
+
+def test_an_adapter_of_ones_own_changes_the_answers_and_the_identity(adapted, exact, adapter):
+    from taskmill.backends.lora import read_adapter
+
+    base = EMBEDDED["smollm2-135m"][2][:12]
+    assert adapted.model.startswith(
+        f"openvino:smollm2-135m+{adapter.name}@{base}+{read_adapter(adapter).sha256[:12]}"
+    )
+    assert adapted.licence == ""
+    plain, ours = (
+        [c.text for c in m.generate(asked(m, n=3, tokens=12, temperature=0))] for m in (exact, adapted)
+    )
+    assert len(plain) == len(ours) == 3
+    assert all(ours)
+    assert plain != ours
+
+
+def test_the_carried_adapters_are_served_by_name(adapter, cache, monkeypatch):
+    from taskmill.backends import openvino
+
+    assert len(ADAPTERS) >= 1
+    monkeypatch.setattr(openvino, "adapter_folder", lambda name: adapter)
+    for name in ADAPTERS:
+        path, identity, licence = openvino._find(name)
+        assert path.suffix == ".gguf"
+        assert identity.startswith(f"openvino:{name}@{EMBEDDED[ADAPTED][2][:12]}+")
+        assert licence == "Apache-2.0"
+
+
+def test_adapters_that_cannot_be(adapter, cache, tmp_path):
+    with pytest.raises(BackendError, match=r"adapter_config\.json cannot be read"):
+        load(ModelConfig(ref=f"openvino:smollm2-135m+{tmp_path}"))
+    with pytest.raises(BackendError, match="no model file 'smollm9' for the adapter"):
+        load(ModelConfig(ref=f"openvino:smollm9+{adapter}"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of transformers and peft, about themselves
+def test_the_merged_model_is_what_transformers_and_peft_compute(adapted, adapter):
+    """Per token, in nats: within 0.3 of PEFT (rounding to Q8_0), within 0.001 on the same weights.
+
+    The adapter itself moves them by more than that, so that a misread one would be seen.
+    """
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    hf = pytest.importorskip("transformers", reason="transformers is not installed")
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    torch.set_num_threads(1)
+    requests = [
+        ScoreRequest("a", (" yes", " no", " maybe it is not so"), prompt="Is the sky blue? Answer:"),
+        ScoreRequest("b", (" It is a small, immutable sequence.",), prompt="A tuple is used a lot. Why?"),
+    ]
+    found = {s.key: s for s in adapted.score(requests)}
+
+    def loaded(path):
+        return hf.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+
+    base, merged = embedded_model("smollm2-135m"), adapted._path
+    words = hf.AutoTokenizer.from_pretrained(base.parent, gguf_file=base.name)
+
+    def scores(model, r):
+        prompt, found = words(r.prompt)["input_ids"], []
+        for choice in r.choices:
+            ids = words(choice)["input_ids"]
+            with torch.inference_mode():
+                logits = model(torch.tensor([prompt + ids])).logits[0, len(prompt) - 1 : -1]
+            found.append(torch.log_softmax(logits, -1)[range(len(ids)), ids].sum().item() / len(ids))
+        return np.array(found)
+
+    ours = {r.key: np.array(found[r.key].logprobs) / found[r.key].tokens for r in requests}
+    same = loaded(merged)
+    apart = [np.abs(ours[r.key] - scores(same, r)).max() for r in requests]
+    assert max(apart) < 1e-3, apart
+    tuned = peft.PeftModel.from_pretrained(loaded(base), adapter)
+    apart = [np.abs(ours[r.key] - scores(tuned, r)).max() for r in requests]
+    assert max(apart) < 0.3, apart
+    with tuned.disable_adapter():
+        moved = [np.abs(ours[r.key] - scores(tuned, r)).max() for r in requests]
+    assert max(moved) > 0.5, moved

@@ -1,7 +1,7 @@
 """The drop-in for `bonito-llm`: the same class, method and columns, on any backend.
 
 from taskmill.bonito import Bonito, SamplingParams
-bonito = Bonito("openvino:smollm2-135m")
+bonito = Bonito("openvino:bonito-smollm2-135m")
 tasks = bonito.generate_tasks(dataset, context_col="text", task_type="exqa",
 sampling_params=SamplingParams(max_tokens=256, top_p=0.95, temperature=0.5, n=1))
 """
@@ -101,7 +101,7 @@ class Bonito:
         return [(r, answers[r.key]) for r in wanted]
 
     def _pairs(self, asked: Request, completion: Completion) -> Iterator[tuple[str, str]]:
-        if asked.payload.protocol == "bonito":
+        if asked.payload.protocol.startswith("bonito"):
             context = asked.payload.document.text.strip()
             parts = completion.text.split("<|pipe|>")
             if len(parts) == 2:

@@ -7,12 +7,23 @@ parameters and sample index. The parser's version is not in it: a better parser 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from taskmill.ids import content_id, draw
 
-__all__ = ["Completion", "Generator", "Message", "Request", "Sampling", "key_of", "request"]
+__all__ = [
+    "Completion",
+    "Generator",
+    "Message",
+    "Request",
+    "Sampling",
+    "ScoreRequest",
+    "Scorer",
+    "Scores",
+    "key_of",
+    "request",
+]
 
 Message = tuple[str, str]
 """A chat turn: (role, content)."""
@@ -22,6 +33,9 @@ Message = tuple[str, str]
 class Sampling:
     """Sampling parameters of one call. `temperature` 0 is greedy; the seed is then ignored.
 
+    `choices`, where given, is the closed set the reply comes from: the one of the highest
+    log-likelihood where the backend can tell, else whatever it writes greedily.
+
     Defaults: top_p 0.95, temperature 0.5, 256 new tokens (Bonito's model card).
     """
 
@@ -30,6 +44,7 @@ class Sampling:
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
     seed: int = 0
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +98,60 @@ class Generator(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Ask how likely a model finds each of `choices` as the continuation of a prompt or chat.
+
+    Prompt and choice are tokenised apart, as they are when the model itself continues the prompt: a choice
+    brings its own leading space or line break. `end` counts the end-of-text token as a part of each choice,
+    so that a choice which begins like a longer one does not win by being shorter. `payload` is not sent.
+    """
+
+    key: str
+    choices: tuple[str, ...]
+    prompt: str = ""
+    messages: tuple[Message, ...] = ()
+    end: bool = False
+    payload: Any = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The answer to the ScoreRequest with the same `key`.
+
+    `logprobs` holds, for each choice, the sum of the natural logarithms of its tokens' probabilities given
+    the prompt (at temperature 1); `tokens` counts them. Both are empty if `error` says why there are none.
+    """
+
+    key: str
+    logprobs: tuple[float, ...] = ()
+    tokens: tuple[int, ...] = ()
+    error: str = ""
+
+
+class Scorer(Protocol):
+    """A model that weighs given texts. Implementations live in `taskmill.backends`.
+
+    `model` is that of the Generator contract.
+    """
+
+    model: str
+
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
+        """Yield one Scores per request, in any order.
+
+        `requests` is a lazy stream, pulled a few batches at a time. A request that fails yields Scores with
+        an `error`; an exception is raised only when no request can succeed (BackendError).
+        """
+        ...
+
+
 def key_of(model: str, prompt: str, messages: tuple[Message, ...], s: Sampling, sample: int) -> str:
     """Return the ledger key of a call."""
     turns = [part for turn in messages for part in turn]
     settings = f"{s.temperature!r} {s.top_p!r} {s.max_tokens} {s.seed} {sample}"
-    return content_id(model, settings, "\x1f".join(s.stop), prompt, *turns)
+    closed = ("choices", *s.choices) if s.choices else ()
+    return content_id(model, settings, "\x1f".join(s.stop), prompt, *turns, *closed)
 
 
 def request(
@@ -109,5 +173,5 @@ def request(
     else:
         text = prompt or "\x1f".join(part for turn in messages for part in turn)
         own = draw(seed, text, f"sample {sample}") & 0x7FFFFFFF
-    s = Sampling(sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.stop, own)
+    s = replace(sampling, seed=own)
     return Request(key_of(model, prompt, messages, s, sample), s, prompt, messages, payload)

@@ -70,31 +70,36 @@ def cli(ctx: click.Context, verbose: bool) -> None:
     ctx.obj = verbose
 
 
-def _config_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add one flag for each leaf of the configuration."""
-    from taskmill.config import options
-    from taskmill.recipes.synth import SynthConfig
+def _config_options(config: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds one flag for each leaf of a configuration ("module:Class")."""
+    from importlib import import_module
 
-    for option in reversed(options(SynthConfig)):
-        if option.path == "sources":
-            continue
-        default = option.default
-        if isinstance(default, tuple):
-            default = ",".join(default)
-        text = option.help + (f"  [default: {default}]" if default not in ("", None, {}, False, 0) else "")
-        settings: dict[str, Any] = {"help": text, "default": None}
-        declared = f"--{option.flag}"
-        if option.kind is bool:
-            declared += f"/--no-{option.flag}"
-        elif option.choices:
-            settings |= {"type": click.Choice(option.choices)}
-        elif get_origin(option.kind) not in (None, tuple):
-            settings |= {"multiple": True, "metavar": "KEY=A,B"}
-        else:
-            settings |= {"metavar": _KINDS.get(option.kind, "A,B")}
-        names = [declared, *([option.short] if option.short else [])]
-        command = click.option(*names, option.path.replace(".", "__"), **settings)(command)
-    return command
+    from taskmill.config import options
+
+    module, _, name = config.partition(":")
+    leaves = [o for o in options(getattr(import_module(module), name)) if o.path != "sources"]
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(leaves):
+            default = option.default
+            if isinstance(default, tuple):
+                default = ",".join(default)
+            shown = f"  [default: {default}]" if default not in ("", None, {}, False, 0) else ""
+            settings: dict[str, Any] = {"help": option.help + shown, "default": None}
+            declared = f"--{option.flag}"
+            if option.kind is bool:
+                declared += f"/--no-{option.flag}"
+            elif option.choices:
+                settings |= {"type": click.Choice(option.choices)}
+            elif get_origin(option.kind) not in (None, tuple):
+                settings |= {"multiple": True, "metavar": "KEY=A,B"}
+            else:
+                settings |= {"metavar": _KINDS.get(option.kind, "A,B")}
+            names = [declared, *([option.short] if option.short else [])]
+            command = click.option(*names, option.path.replace(".", "__"), **settings)(command)
+        return command
+
+    return decorate
 
 
 def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +149,7 @@ def demo(out: str, model: str, as_json: bool) -> int:
     "--resume", is_flag=True, help="Say aloud that a run is continued (the default); it must exist."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-@_config_options
+@_config_options("taskmill.recipes.synth:SynthConfig")
 def synth(
     sources: tuple[str, ...],
     out: str,
@@ -214,6 +219,115 @@ def run(
     mapping.pop("out", None)
     config = build(RECIPES[name][0], mapping)
     return _synth(config, folder, dry_run=dry_run, update=update, as_json=as_json)
+
+
+@cli.command(
+    epilog="\b\nExamples:\n"
+    "  taskmill remix catalog --data datasets/ --only boolq,xquad --out runs/ctga\n"
+    "  taskmill remix my-dataset.yaml --out runs/ctga --total 5000 --temperature 5\n\n" + CODES
+)
+@click.argument("sources", nargs=-1)
+@click.option("-o", "--out", required=True, help="Run folder; the same command continues it.")
+@click.option("-c", "--config", "file", default=None, help="YAML file merged over the defaults.")
+@click.option("--update", is_flag=True, help="Go on in a run folder made with another configuration.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+@_config_options("taskmill.recipes.remix:RemixConfig")
+def remix(
+    sources: tuple[str, ...], out: str, file: str | None, update: bool, as_json: bool, **flags: Any
+) -> int:
+    """Annotated datasets in, rows that train a synthesizer out (declared in YAML, or `catalog`)."""
+    from taskmill.config import build, load_yaml, merge
+    from taskmill.recipes.remix import RemixConfig
+    from taskmill.recipes.remix import remix as run_remix
+
+    mapping = merge(load_yaml(Path(file)) if file else {}, _given(flags))
+    if sources:
+        mapping["sources"] = list(sources)
+    with _progress(as_json) as on_progress:
+        manifest = run_remix(build(RemixConfig, mapping), out, update=update, on_progress=on_progress)
+    return _end(manifest, Path(out), as_json)
+
+
+@cli.group(epilog=CODES)
+def train() -> None:
+    """Fine-tune: a synthesizer on a remixed corpus, a student on produced tasks, a model on plain text.
+
+    A killed run goes on exactly where its last checkpoint stands when the same command is given again.
+    """
+
+
+def _trained(record: Mapping[str, Any], out: str, as_json: bool) -> int:
+    if as_json:
+        click.echo(json.dumps(record))
+    else:
+        from taskmill.console import show_training
+
+        show_training(record, Path(out))
+    return 0
+
+
+_OUT = click.option("-o", "--out", required=True, help="Folder of the run; the same command continues it.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+
+
+def _training(flags: Mapping[str, Any]) -> Any:
+    from taskmill.config import build
+    from taskmill.train import TrainConfig
+
+    return build(TrainConfig, _given(flags))
+
+
+@train.command(
+    epilog="\b\nExamples:\n  taskmill train synthesizer runs/ctga --out models/synthesizer\n"
+    "  taskmill train synthesizer runs/ctga --preset paper --base mistralai/Mistral-7B-v0.1 -o models/m\n\n"
+    + CODES
+)
+@click.argument("corpus", nargs=-1)
+@_OUT
+@_JSON
+@_config_options("taskmill.train:TrainConfig")
+def synthesizer(corpus: tuple[str, ...], out: str, as_json: bool, **flags: Any) -> int:
+    """Train a generator of tasks on remixed rows: loss on what it is to write only."""
+    from taskmill.recipes.train import train_synthesizer
+
+    with _progress(as_json) as on_progress:
+        record = train_synthesizer(corpus, _training(flags), out, on_progress)
+    return _trained(record, out, as_json)
+
+
+@train.command(epilog="Example: taskmill train tapt docs/ --out models/tapt\n\n" + CODES)
+@click.argument("sources", nargs=-1)
+@_OUT
+@_JSON
+@_config_options("taskmill.train:TrainConfig")
+def tapt(sources: tuple[str, ...], out: str, as_json: bool, **flags: Any) -> int:
+    """Next-word prediction on plain text: loss on every token of the text."""
+    from taskmill.recipes.train import train_tapt
+
+    with _progress(as_json) as on_progress:
+        record = train_tapt(sources, _training(flags), out, on_progress=on_progress)
+    return _trained(record, out, as_json)
+
+
+@train.command(epilog="Example: taskmill train student runs/first --out models/student\n\n" + CODES)
+@click.argument("run", type=click.Path(file_okay=False))
+@_OUT
+@_JSON
+@click.option(
+    "--layout",
+    default="chat",
+    show_default=True,
+    type=click.Choice(["chat", "bonito"]),
+    help="The model's own chat template, or Bonito's student format.",
+)
+@_config_options("taskmill.train:TrainConfig")
+def student(run: str, out: str, as_json: bool, layout: str, **flags: Any) -> int:
+    """Fine-tune a student on the accepted examples of a run: loss on the responses only."""
+    from taskmill.recipes.train import train_student
+
+    with _progress(as_json) as on_progress:
+        record = train_student(run, _training(flags), out, layout=layout, on_progress=on_progress)
+    return _trained(record, out, as_json)
 
 
 @cli.command(epilog="Example: taskmill inspect runs/first --json\n\n" + CODES)

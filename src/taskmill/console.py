@@ -28,7 +28,7 @@ from rich.table import Table
 
 from taskmill.recipes.session import Progress, ignore
 
-__all__ = ["examine", "progress_bars", "show_estimate", "show_health", "show_manifest"]
+__all__ = ["examine", "progress_bars", "show_estimate", "show_health", "show_manifest", "show_training"]
 
 _VARIABLES = (
     "OPENAI_API_KEY", "OPENAI_BASE_URL", "OLLAMA_HOST",
@@ -81,6 +81,8 @@ def _note(p: Progress, speed: float | None) -> str:
         words.append(f"{p.tokens} tokens")
     if p.cost is not None:
         words.append(f"cost {p.cost:.4g}")
+    if p.note:
+        return p.note
     if speed:
         words.append(f"{speed:.1f}/s")
     return ", ".join(words)
@@ -132,6 +134,25 @@ def _task_table(tasks: Mapping[str, Any]) -> Table:
             task, str(entry["requests"]), str(entry["drafts"]), accepted, _reasons(entry.get("dropped", {}))
         )
     return table
+
+
+def show_training(record: Mapping[str, Any], out: Path) -> None:
+    """Print what was trained, on how much, how the loss went and where the result is."""
+    console = Console(highlight=False, soft_wrap=not os.isatty(1))
+    counts, loss = record["counts"], record["loss"]
+    console.print(
+        f"{counts['train']} rows, {record['tokens']} tokens in {record['steps']} steps "
+        f"({counts['supervised']} learned), {counts['cut']} passages cut, {counts['refused']} rows refused"
+    )
+    valid = (
+        f", held-out rows {loss['valid_first']:.3f} → {loss['valid_last']:.3f}"
+        if "valid_last" in loss
+        else ""
+    )
+    console.print(f"loss {loss['train_first']:.3f} → {loss['train_last_tenth']:.3f}{valid}")
+    console.print(f"{record['elapsed_s'] / 60:.1f} min, {record['tokens_per_s']} tokens/s")
+    made = "model" if (out / "model").is_dir() else "adapter"
+    console.print(f"{made}: {out / made} · curve: {out / 'report.html'}")
 
 
 def show_estimate(result: Mapping[str, Any]) -> None:

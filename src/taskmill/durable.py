@@ -8,9 +8,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-__all__ = ["Replacing", "atomic_write", "on_write", "sync_directory", "write_point"]
+__all__ = ["Replacing", "atomic_write", "cache_folder", "on_write", "sync_directory", "write_point"]
 
 _hook: Callable[[str], None] | None = None
+
+
+def cache_folder() -> Path:
+    """Return where things are kept that can be made again: $TASKMILL_CACHE_DIR, else the user's cache."""
+    own = os.environ.get("TASKMILL_CACHE_DIR")
+    return Path(own or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "taskmill").expanduser()
 
 
 def on_write(hook: Callable[[str], None] | None) -> None:

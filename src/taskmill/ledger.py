@@ -29,7 +29,7 @@ import numpy as np
 import orjson
 
 from taskmill.calls import Completion
-from taskmill.durable import sync_directory, write_point
+from taskmill.durable import cache_folder, sync_directory, write_point
 from taskmill.errors import LedgerError
 from taskmill.ids import content_id
 
@@ -67,7 +67,7 @@ class Ledger:
         self.folder = Path(url)
         if "://" in url:
             self._remote = _Remote(url)
-            self.folder = outbox or _cache() / "outbox" / content_id(url)
+            self.folder = outbox or cache_folder() / "outbox" / content_id(url)
         self._fds: list[int] = []
         self._paths: list[Path] = []
         self._hashes = np.empty(0, np.uint64)
@@ -268,14 +268,6 @@ class Ledger:
                         key, run, prompt, completion, body = fields
                         answer = orjson.loads(body)
                         yield key, run, Completion(key, answer["text"], answer["finish"], prompt, completion)
-
-
-def _cache() -> Path:
-    home = (
-        os.environ.get("TASKMILL_CACHE_DIR")
-        or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "taskmill"
-    )
-    return Path(home).expanduser()
 
 
 def _line(c: Completion, run: str) -> bytes:

@@ -65,6 +65,10 @@ class Reason(StrEnum):
     LEAKED_ANSWER = "leaked_answer"  # the instruction already states the response
     MARKER = "marker"  # a wire marker or placeholder is left in the text
     REPETITIVE = "repetitive"  # the output repeats itself
+    # verify: checks that need a model
+    NOT_REPRODUCED = "not_reproduced"  # an independent answerer gives another response
+    NEEDS_NO_PASSAGE = "needs_no_passage"  # an answerer solves it without the passage
+    UNFAITHFUL = "unfaithful"  # a judge says the response does not follow from the passage
     # yield
     OVER_TARGET = "over_target"  # accepted, but more than `--target` asked for
 

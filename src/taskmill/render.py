@@ -26,11 +26,15 @@ from taskmill.record import Example, Reason
 __all__ = [
     "CHAT_TOKENS",
     "FORMATS",
+    "PIPE_MARKER",
     "PLACEHOLDER",
+    "TASK_MARKER",
     "ChatText",
     "alpaca",
     "answer",
+    "attributes_text",
     "bonito",
+    "bonito_completion",
     "bonito_prompt",
     "bonito_text",
     "chat_text",
@@ -53,6 +57,8 @@ __all__ = [
 ]
 
 PLACEHOLDER = "{{context}}"
+TASK_MARKER = "<|task|>"
+PIPE_MARKER = "<|pipe|>"
 _JOINER = "\u2060"
 _MARKERS = r"tasktype|context|task|pipe|input|output"
 _RAW = re.compile(rf"<({_JOINER}*\|(?:{_MARKERS})\|>)|\{{({_JOINER}*\{{\s*context\s*\}}\}})")
@@ -108,9 +114,44 @@ def fill(text: str, context: str) -> str:
     return context.join([unescape(part) for part in parts])
 
 
-def bonito_prompt(task_title: str, passage: str) -> str:
-    """Return Bonito's generator prompt: task type, passage, task marker, newline (wire format of v1)."""
-    return f"<|tasktype|>\n{task_title.strip()}\n<|context|>\n{escape(passage.strip())}\n<|task|>\n"
+def bonito_prompt(task_title: str, passage: str, attributes: Mapping[str, str] | None = None) -> str:
+    """Return Bonito's generator prompt: task type, passage, task marker, newline (wire format of v1).
+
+    `attributes` (our extension) stand as "name: value" lines under the task type; without them the
+    prompt is v1's byte for byte.
+    """
+    lines = [task_title.strip(), *(f"{k}: {_one_line(escape(v))}" for k, v in (attributes or {}).items())]
+    head = "\n".join(lines)
+    return f"<|tasktype|>\n{head}\n<|context|>\n{escape(passage.strip())}\n<|task|>\n"
+
+
+def bonito_completion(instruction: str, response: str, passage: str) -> str:
+    """Return what a generator writes: instruction, pipe marker, response (wire format of v1).
+
+    A response that is the passage itself is written as the placeholder, as in CTGA's reversed templates.
+    """
+    said = PLACEHOLDER if response.strip() == passage.strip() else escape(response.strip())
+    return f"{instruction.strip()}\n<|pipe|>\n{said}"
+
+
+def attributes_text(
+    *, labels: Sequence[str] = (), answer: str = "", language: str = "", tasks: int = 1
+) -> dict[str, str]:
+    """Return the attribute lines of a wire prompt, in their fixed order; empty for v1's own prompt."""
+    lines = {}
+    if labels:
+        lines["labels"] = " | ".join(labels)
+    if answer:
+        lines["answer"] = answer
+    if language:
+        lines["language"] = language
+    if tasks > 1:
+        lines["tasks"] = str(tasks)
+    return lines
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 # special tokens of chat models

@@ -291,6 +291,12 @@ class Run:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
 
+    def discard(self, number: int, name: str) -> None:
+        """Remove a stage that the configuration no longer has."""
+        folder = self.stage(number, name)
+        (folder / "stage.json").unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace manifest.json."""
         data = json.dumps(manifest, indent=1, ensure_ascii=False, default=str)

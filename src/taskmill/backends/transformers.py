@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from inspect import signature
 from itertools import groupby, islice
 from typing import Any
 
 from taskmill.backends import ModelConfig
+from taskmill.backends.choices import with_choices
 from taskmill.backends.weights import identity
-from taskmill.calls import Completion, Request, Sampling
+from taskmill.calls import Completion, Request, Sampling, ScoreRequest, Scores
 from taskmill.errors import BackendError, MissingExtra
 
 __all__ = ["Transformers", "create"]
@@ -78,6 +80,7 @@ class Transformers:
             pad_token_id=self._tokenizer.pad_token_id,
         )
         self._context = getattr(loaded.config, "max_position_embeddings", None) or 1 << 31
+        self._accepts = set(signature(loaded.forward).parameters)
         self._batch_size = batch_size
         self.batch_invariant = batch_size == 1
         self.model = identity(
@@ -85,7 +88,13 @@ class Transformers:
         )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield the completions batch by batch; requests that sample alike and are as long run together."""
+        """Yield the completions batch by batch; requests that sample alike and are as long run together.
+
+        Requests with choices are scored, in windows between the others.
+        """
+        yield from with_choices(requests, self._generate, self.score)
+
+    def _generate(self, requests: Iterator[Request]) -> Iterator[Completion]:
         source = iter(requests)
         while window := list(islice(source, WINDOW * self._batch_size if self._batch_size > 1 else 1)):
             ready: list[tuple[Request, list[int]]] = []
@@ -100,8 +109,93 @@ class Transformers:
                 while batch := list(islice(alike, self._batch_size)):
                     yield from self._run(batch)
 
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
+        """Yield the scores a few batches at a time; each choice runs behind its own copy of the prompt."""
+        source = iter(requests)
+        while window := list(islice(source, WINDOW * self._batch_size if self._batch_size > 1 else 1)):
+            rows: list[tuple[int, list[int], list[int]]] = []
+            refused: dict[int, str] = {}
+            for at, request in enumerate(window):
+                found = self._choices(request)
+                if isinstance(found, str):
+                    refused[at] = found
+                else:
+                    rows += [(at, *pair) for pair in found]
+            sums: dict[int, list[float]] = {at: [] for at in range(len(window))}
+            order = sorted(range(len(rows)), key=lambda i: -len(rows[i][1]) - len(rows[i][2]))
+            done: dict[int, float] = {}
+            for start in range(0, len(order), self._batch_size):
+                batch = order[start : start + self._batch_size]
+                done.update(zip(batch, self._sums([rows[i][1:] for i in batch]), strict=True))
+            for i, (at, _, _) in enumerate(rows):
+                sums[at].append(done[i])
+            for at, request in enumerate(window):
+                if at in refused:
+                    yield Scores(request.key, error=refused[at])
+                else:
+                    counts = tuple(len(choice) for owner, _, choice in rows if owner == at)
+                    yield Scores(request.key, tuple(sums[at]), counts)
+
+    def _choices(self, request: ScoreRequest) -> list[tuple[list[int], list[int]]] | str:
+        """Return (prompt, choice) in tokens for each choice, or why there are none."""
+        prompt = self._prompt(request)
+        if isinstance(prompt, str):
+            return prompt
+        if not request.choices or not all(request.choices):
+            return "a choice is empty" if request.choices else "no choices"
+        end = [self._tokenizer.eos_token_id] if request.end else []
+        choices = [self._tokenizer(c, add_special_tokens=False)["input_ids"] + end for c in request.choices]
+        if len(prompt) + max(map(len, choices)) > self._context:
+            return f"the prompt has {len(prompt)} tokens, over {self._context} with a choice"
+        return [(prompt, choice) for choice in choices]
+
+    def _sums(self, rows: list[tuple[list[int], list[int]]]) -> list[float]:
+        """Return the summed log-probability of each row's choice."""
+        torch = self._torch
+        padded = self._tokenizer.pad({"input_ids": [p + c for p, c in rows]}, return_tensors="pt").to(
+            self._device
+        )
+        mask, keep = padded["attention_mask"], max(len(choice) for _, choice in rows) + 1
+        wanted = {
+            "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
+            "logits_to_keep": keep,
+            "use_cache": False,
+        }
+        known = {name: value for name, value in wanted.items() if name in self._accepts}
+        try:
+            with torch.inference_mode():
+                logits = self._model(input_ids=padded["input_ids"], attention_mask=mask, **known).logits
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise BackendError(
+                    f"out of memory with a prompt of {len(rows[0][0])} tokens; take shorter texts"
+                ) from None
+            half = len(rows) // 2
+            return self._sums(rows[:half]) + self._sums(rows[half:])
+        # Padding is on the left, so a choice of n tokens is foretold by the n positions before the last.
+        logprobs = torch.log_softmax(logits[:, -keep:-1].float(), dim=-1)
+        return [
+            float(
+                logprobs[row, -len(ids) :]
+                .gather(1, torch.tensor(ids, device=self._device)[:, None])
+                .double()
+                .sum()
+            )
+            for row, (_, ids) in enumerate(rows)
+        ]
+
     def _encode(self, request: Request) -> list[int] | Completion:
         """Return the prompt's tokens, or the failed completion."""
+        ids = self._prompt(request)
+        if isinstance(ids, str):
+            return Completion(request.key, finish="error", error=ids)
+        if len(ids) + request.sampling.max_tokens > self._context:
+            why = f"the prompt has {len(ids)} tokens, over {self._context} with the reply"
+            return Completion(request.key, finish="error", error=why)
+        return ids
+
+    def _prompt(self, request: Request | ScoreRequest) -> list[int] | str:
+        """Return the prompt's tokens, or why there are none."""
         text = request.prompt
         if request.messages:
             if not self._tokenizer.chat_template:
@@ -110,20 +204,10 @@ class Transformers:
             try:
                 text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
             except Exception as error:  # a template raises what it likes, e.g. for a system turn
-                return Completion(
-                    request.key, finish="error", error=f"the chat template refused: {_line(error)}"
-                )
+                return f"the chat template refused: {_line(error)}"
         # A template writes its own special tokens; a plain prompt gets the tokenizer's (as vLLM does).
         ids: list[int] = self._tokenizer(text, add_special_tokens=not request.messages)["input_ids"]
-        total = len(ids) + request.sampling.max_tokens
-        if not ids or total > self._context:
-            why = (
-                f"the prompt has {len(ids)} tokens, over {self._context} with the reply"
-                if ids
-                else "no prompt"
-            )
-            return Completion(request.key, finish="error", error=why)
-        return ids
+        return ids or "no prompt"
 
     def _run(self, batch: list[tuple[Request, list[int]]]) -> list[Completion]:
         torch = self._torch

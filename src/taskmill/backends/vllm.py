@@ -91,7 +91,13 @@ class VLLM:
     def _settings(self, request: Request) -> Any:
         s = request.sampling
         seed = s.seed if s.temperature > 0 else None
+        closed: dict[str, Any] = {}
+        if s.choices:
+            from vllm.sampling_params import StructuredOutputsParams
+
+            closed["structured_outputs"] = StructuredOutputsParams(choice=list(s.choices))
         return self._vllm.SamplingParams(
+            **closed,
             n=1,
             temperature=s.temperature,
             top_p=s.top_p if s.temperature > 0 else 1.0,

@@ -40,6 +40,7 @@ class Progress:
     reused: int = 0
     tokens: int = 0
     cost: float | None = None
+    note: str = ""
 
 
 _TICK = 0.1

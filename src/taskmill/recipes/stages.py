@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -35,10 +35,10 @@ from taskmill.record import (
     dropped_schema,
 )
 from taskmill.store import Run, StageWriter, code_version, parts
-from taskmill.synthesize.bonito import Synthesis, examples, pose, requests
+from taskmill.synthesize.bonito import Synthesis, examples, pose, requests, respond
 from taskmill.synthesize.plan import Passages, TargetPlan
 
-__all__ = ["Effort", "ModelAccess", "curate", "ingest", "synthesize"]
+__all__ = ["INVISIBLE", "Effort", "ModelAccess", "curate", "ingest", "stage_key", "synthesize"]
 
 DOCUMENT_KEYS = ("id", "source.uri", "source.start")
 EXAMPLE_KEYS = ("id", "origin.call")
@@ -46,7 +46,7 @@ EXAMPLE_KEYS = ("id", "origin.call")
 _BATCH = 512
 _TICK = 0.2
 
-_INVISIBLE = ("base_url", "concurrency", "timeout", "retries", "api_key_env", "answers_as")
+INVISIBLE = ("base_url", "concurrency", "timeout", "retries", "api_key_env", "answers_as")
 """Keys of the model's configuration that do not change what it answers."""
 
 
@@ -72,15 +72,19 @@ class ModelAccess:
     ledger: str = ""
     home: Run | None = None
 
-    def open(self, session: Session) -> Caller:
-        """Load the model and the ledger; the budget starts from what the run has spent."""
+    def open(self, session: Session, *, writes: bool = True) -> Caller:
+        """Load the model and the ledger; the budget starts from what the run has spent.
+
+        `writes` says that the model writes the examples: the manifest then names it and its licence.
+        """
         session.progress(Progress("load model"))
         backend = backends.load(self.model)
-        session.manifest["model"].update(
-            identity=backend.model,
-            batch_invariant=backend.batch_invariant,
-            licence=getattr(backend, "licence", ""),
-        )
+        if writes:
+            session.manifest["model"].update(
+                identity=backend.model,
+                batch_invariant=backend.batch_invariant,
+                licence=getattr(backend, "licence", ""),
+            )
         home = self.home or session.run
         ledger = Ledger(self.ledger or home.path / "ledger", home.id, outbox=home.path / "ledger")
         budget = Budget(
@@ -94,7 +98,8 @@ class ModelAccess:
         return Caller(backend, ledger, budget)
 
 
-def _key(*dependencies: Any) -> str:
+def stage_key(*dependencies: Any) -> str:
+    """Return the key of a stage: a hash of the code and of everything its result depends on."""
     texts = (json.dumps(d, sort_keys=True, default=str) for d in dependencies)
     return content_id(code_version(), *texts)
 
@@ -108,7 +113,7 @@ def ingest(session: Session, sources: Sequence[str], config: IngestConfig) -> st
     Raises InputError if no text was read at all.
     """
     folder = session.run.stage(1, "ingest")
-    key = _key("ingest", to_mapping(config), list(sources), fingerprint(sources))
+    key = stage_key("ingest", to_mapping(config), list(sources), fingerprint(sources))
     marker = session.run.finished(folder, key)
     if marker is None:
         session.run.begin(folder)
@@ -177,8 +182,8 @@ def synthesize(session: Session, ingested: str, how: Synthesis, effort: Effort, 
     command takes it up again and pays only for what is missing.
     """
     folder = session.run.stage(2, "synthesize")
-    model = {k: v for k, v in to_mapping(access.model).items() if k not in _INVISIBLE}
-    key = _key("synthesize", ingested, to_mapping(how), to_mapping(effort), model)
+    model = {k: v for k, v in to_mapping(access.model).items() if k not in INVISIBLE}
+    key = stage_key("synthesize", ingested, to_mapping(how), to_mapping(effort), model)
     marker = session.run.finished(folder, key)
     if marker is None:
         marker = _synthesize(session, folder, key, how, effort, access)
@@ -250,13 +255,25 @@ class _Work:
                 return
 
     def _run(self, posed: Iterable[Request | Dropped]) -> None:
-        for asked, completion in self.caller.answers(self._asked(posed)):
-            self.requests[asked.payload.task] += 1
-            if completion.finish == "error":
-                self.errors[completion.error] += 1
-            self._take(list(examples(self.caller.backend.model, asked, completion)), asked.payload.task)
+        model = self.caller.backend.model
+        again: deque[Request] = deque()
+        stream = _with(again, self._asked(posed))
+        while True:
+            for asked, completion in self.caller.answers(stream):
+                self.requests[asked.payload.task] += 1
+                if completion.finish == "error":
+                    self.errors[completion.error] += 1
+                second = respond(model, asked, completion)
+                if second is not None:
+                    again.append(second)
+                    continue
+                self._take(list(examples(model, asked, completion)), asked.payload.task)
+            if not again or self.caller.stopped:
+                break
+            stream = _with(again, iter(()))
         if self.caller.stopped:
-            self.writer.count(-1)  # the request at which the budget said no was posed and never made
+            # The request at which the budget said no was posed and never made, and so were second calls.
+            self.writer.count(-1 - len(again))
 
     def _asked(self, posed: Iterable[Request | Dropped]) -> Iterator[Request]:
         for item in posed:
@@ -319,14 +336,24 @@ class _Work:
         }
 
 
+def _with(again: deque[Request], posed: Iterator[Request]) -> Iterator[Request]:
+    """Yield second calls as they come up, before the next first ones: their prefix is still in the cache."""
+    for request in posed:
+        while again:
+            yield again.popleft()
+        yield request
+    while again:
+        yield again.popleft()
+
+
 # curate
 
 
-def curate(session: Session, synthesized: str, target: int) -> None:
-    """Apply the task types' checks, drop exact duplicates and what is over the target."""
+def curate(session: Session, synthesized: str, target: int) -> str:
+    """Apply the task types' checks, drop exact duplicates and what is over the target; return the digest."""
     source = session.run.stage(2, "synthesize")
     folder = session.run.stage(3, "curate")
-    key = _key("curate", synthesized, target)
+    key = stage_key("curate", synthesized, target)
     marker = session.run.finished(folder, key)
     if marker is None:
         session.run.begin(folder)
@@ -336,6 +363,7 @@ def curate(session: Session, synthesized: str, target: int) -> None:
         entry["accepted"] = marker["accepted"].get(task, 0)
         entry["dropped"] = dict(Counter(entry["dropped"]) + Counter(marker["reasons"].get(task, {})))
     session.manifest["licences"] = marker["licences"]
+    return str(marker["digest"])
 
 
 def _curate(session: Session, source: Any, folder: Any, key: str, target: int) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from taskmill.errors import ConfigError, UsageError
 from taskmill.ingest import IngestConfig
 from taskmill.recipes import stages
 from taskmill.recipes.session import OnProgress, Session
+from taskmill.recipes.verify import VerifyConfig, verify
 from taskmill.report import write_report
 from taskmill.store import Run
 from taskmill.synthesize.bonito import Synthesis
@@ -33,6 +35,7 @@ FREE = (
     "max_attempts",
     "min_yield",
     "runner",
+    "verify.limits",
     "model.base_url",
     "model.concurrency",
     "model.timeout",
@@ -83,10 +86,15 @@ class SynthConfig:
         },
     )
     count: int = field(default=1, metadata={"help": "tasks asked for in one reply"})
+    two_stage: bool = field(
+        default=False,
+        metadata={"help": "sample the instruction, then decode the response greedily (bonito formats)"},
+    )
     ledger: str = field(default="", metadata={"help": "folder or URL of a ledger shared by several runs"})
     runner: str = field(default="native", metadata={"help": "native, ray or ray:ADDRESS"})
     ingest: IngestConfig = field(default_factory=IngestConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    verify: VerifyConfig = field(default_factory=VerifyConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
 
 
@@ -113,14 +121,62 @@ def synth(
         )
         try:
             ingested = stages.ingest(session, config.sources, config.ingest)
-            synthesized = stages.synthesize(session, ingested, how(config), effort(config), model(config))
-            stages.curate(session, synthesized, config.target)
+            _make(session, ingested, config)
         except BaseException as error:
             session.fail(error)
             raise
         session.end(*_gate(session.manifest, config.target))
         write_report(run.path)
         return session.manifest
+
+
+ROUNDS = 6
+"""Most times the number of drafts is raised because a verifying model refused some (chosen)."""
+
+
+def _make(session: Session, ingested: str, config: SynthConfig) -> None:
+    """Synthesize, curate and verify; with a target, until as many as were asked for pass all three.
+
+    What the verifying model will refuse is not known beforehand: each round asks for as many more as the
+    last one's yield says are missing. Nothing is asked twice.
+    """
+    wanted = config.target
+    for _ in range(ROUNDS):
+        goal = replace(effort(config), target=wanted)
+        synthesized = stages.synthesize(session, ingested, how(config), goal, model(config))
+        curated = stages.curate(session, synthesized, wanted)
+        if not config.verify.checks:
+            session.run.discard(4, "verify")
+            return
+        drafted = {task: entry["accepted"] for task, entry in session.manifest["tasks"].items()}
+        verify(session, curated, config.verify, _verifier(config), model(config), config.target)
+        more = _missing(session.manifest, drafted, config.target)
+        if not more or session.manifest["stopped"]:
+            return
+        wanted += more
+
+
+def _missing(manifest: Mapping[str, Any], drafted: Mapping[str, int], target: int) -> int:
+    """Return how many more drafts of a task type to ask for, 0 if every type has its target or cannot."""
+    most = 0
+    for task, entry in manifest["tasks"].items():
+        short = target - entry["accepted"]
+        if target:
+            entry["asked"] = target  # more drafts were asked for than the user did
+        if target and short <= 0:
+            entry["shortfall"] = None
+        elif target:
+            if entry["shortfall"]:
+                continue  # no passage is left to ask about
+            entry["shortfall"] = f"the verifying model refused {drafted[task] - entry['accepted']} more"
+            rate = max(entry["accepted"] / max(drafted[task], 1), 0.1)
+            most = max(most, ceil(short / rate))
+    return most
+
+
+def _verifier(config: SynthConfig) -> ModelConfig:
+    """Return the verifying model's configuration: that of the generator with another reference, in chat."""
+    return replace(config.model, ref=config.verify.ref, protocol="chat", temperature=0.0, max_new_tokens=0)
 
 
 def validate(config: SynthConfig) -> None:
@@ -140,10 +196,18 @@ def validate(config: SynthConfig) -> None:
             "temperature 0 gives the same reply each time; use --per-passage 1 or a temperature"
         )
     GENERATORS.get(split_reference(config.model.ref)[0])
+    if config.verify.checks:
+        GENERATORS.get(split_reference(config.verify.ref)[0])
     if load_price(config.budget.prices, config.model.ref) is None and config.budget.max_cost:
         raise ConfigError("--max-cost needs --prices FILE with the price of the model")
-    if protocol_of(config.model) == "bonito" and (config.count > 1 or config.answer_language):
-        raise ConfigError("the bonito protocol has no place for --count or --answer-language; use chat")
+    protocol = protocol_of(config.model)
+    if protocol == "bonito" and (config.count > 1 or config.answer_language):
+        raise ConfigError(
+            "the bonito protocol has no place for --count or --answer-language; use chat, or "
+            "bonito-attributes with a model trained on them"
+        )
+    if config.two_stage and (protocol == "chat" or config.count > 1):
+        raise ConfigError("--two-stage needs a bonito protocol and --count 1")
 
 
 _PASSWORD = re.compile(r"^(?!github:)\w[\w+.-]*://[^/@]*@")
@@ -183,7 +247,7 @@ def how(config: SynthConfig) -> Synthesis:
     attributes = {t: Attributes(own.get(t, ()), config.answer_language, config.count, guided) for t in tasks}
     sampling = Sampling(m.temperature, m.top_p)
     protocol = protocol_of(m)
-    return Synthesis(tasks, protocol, sampling, m.max_new_tokens, config.seed, attributes)
+    return Synthesis(tasks, protocol, sampling, m.max_new_tokens, config.seed, attributes, config.two_stage)
 
 
 def effort(config: SynthConfig) -> stages.Effort:
@@ -211,7 +275,7 @@ def _gate(manifest: Mapping[str, Any], target: int) -> tuple[int, str]:
     failed = manifest["calls"]["failed"]
     often = next(iter(manifest["errors"]), "")
     note = f"{failed} calls failed (most often: {often}); the same command tries them again"
-    if not manifest["funnel"]["curate"]["kept"]:
+    if not manifest["funnel"].get("verify", manifest["funnel"]["curate"])["kept"]:
         return 3, "no example was accepted, see the reasons in the report" + (f"; {note}" if failed else "")
     if failed and not target:
         return 3, note

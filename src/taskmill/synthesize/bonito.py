@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 
 from taskmill.calls import Completion, Request, Sampling, request
 from taskmill.record import Document, Dropped, Example, Origin, Reason, Source, content_id
+from taskmill.render import PIPE_MARKER
 from taskmill.tasks import get
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected
 
-__all__ = ["Synthesis", "examples", "pose"]
+__all__ = ["Synthesis", "examples", "pose", "respond"]
 
 _NO_ATTRIBUTES = Attributes()
 
@@ -30,6 +31,7 @@ class Synthesis:
     max_new_tokens: int = 0
     seed: int = 0
     attributes: Mapping[str, Attributes] = field(default_factory=dict)
+    two_stage: bool = False
 
 
 def pose(how: Synthesis, model: str, document: Document, task: str, sample: int) -> Request | Dropped:
@@ -43,6 +45,8 @@ def pose(how: Synthesis, model: str, document: Document, task: str, sample: int)
         return _dropped(name, task, document, origin, ask)
     s = how.sampling
     tokens = how.max_new_tokens or ask.max_tokens
+    if how.two_stage and _in_two_stages(ask):
+        ask = replace(ask, stop=(*ask.stop, PIPE_MARKER))
     sampling = Sampling(s.temperature, s.top_p, tokens, ask.stop)
     return request(
         model, sampling, prompt=ask.prompt, messages=ask.messages, seed=how.seed, sample=sample, payload=ask
@@ -57,6 +61,34 @@ def requests(
         for task in how.tasks:
             for sample in range(samples):
                 yield pose(how, model, document, task, sample)
+
+
+def _in_two_stages(ask: Ask) -> bool:
+    return ask.protocol.startswith("bonito") and ask.attributes.count == 1
+
+
+RESPONSE_TOKENS = 256
+"""Longest response of the second stage (Bonito's own bound for both parts)."""
+
+
+def respond(model: str, asked: Request, completion: Completion) -> Request | None:
+    """Return the second call of a two-stage reply: the response to the instruction just written, greedily.
+
+    None where there is none to make: the reply came in one stage, failed or was cut off, or this was
+    the second. Where the instruction names a closed label set, the call carries it as `choices`.
+    """
+    ask: Ask = asked.payload
+    instruction = completion.text.partition(PIPE_MARKER)[0].strip()
+    if PIPE_MARKER not in ask.stop or ask.instruction or completion.finish != "stop" or not instruction:
+        return None
+    prompt = f"{asked.prompt}{instruction}\n{PIPE_MARKER}\n"
+    choices = get(ask.task).choices(instruction, ask)
+    return request(
+        model,
+        Sampling(temperature=0, max_tokens=RESPONSE_TOKENS, choices=choices),
+        prompt=prompt,
+        payload=replace(ask, instruction=instruction),
+    )
 
 
 def examples(model: str, asked: Request, completion: Completion) -> Iterator[Example | Dropped]:
@@ -76,6 +108,8 @@ def _outcomes(ask: Ask, completion: Completion) -> list[Draft | Rejected]:
     if completion.finish == "error":
         return [Rejected(Reason.CALL_FAILED, completion.error)]
     text = completion.text
+    if ask.instruction:
+        text = f"{ask.instruction}\n{PIPE_MARKER}\n{text}"
     if completion.finish == "length":
         # Only whole lines count: the line on which the reply was cut off is left out.
         text = text.rpartition("\n")[0]

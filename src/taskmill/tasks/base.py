@@ -5,6 +5,8 @@ into drafts, `check` a finished example, `grade` somebody's answer to it. Most t
 `build` (reply parts → Draft), `check`, `grade` and `sample`; `ask` and `parse` speak both protocols:
 
 - *bonito*: the wire prompt; the reply is instruction, the line `<|pipe|>`, response.
+- *bonito-attributes*: the same with attribute lines (label set, answer to aim at, language, number of
+  tasks) for generators trained on them; several tasks in a reply are separated by `<|task|>`.
 - *chat*: a prompt of our own wording (`templates/tasks.yaml`); the reply is JSON or labelled lines
   (`Question: …` / `Answer: …`), with or without Markdown fences.
 """
@@ -18,7 +20,16 @@ from dataclasses import dataclass, field, replace
 
 from taskmill.calls import Message
 from taskmill.record import Document, Example, Reason, draw
-from taskmill.render import PLACEHOLDER, bonito_prompt, escape, has_marker, has_placeholder, unescape
+from taskmill.render import (
+    PLACEHOLDER,
+    TASK_MARKER,
+    attributes_text,
+    bonito_prompt,
+    escape,
+    has_marker,
+    has_placeholder,
+    unescape,
+)
 from taskmill.templates import words
 
 __all__ = [
@@ -52,7 +63,8 @@ class Attributes:
 class Ask:
     """One question put to a generator: the rendered prompt and what `parse` needs to read the reply.
 
-    `fields` holds what was drawn for this request (a label, a sentence, a word …), by name.
+    `fields` holds what was drawn for this request (a label, a sentence, a word …), by name;
+    `instruction` what a first call wrote, where this one asks for the response only.
     """
 
     task: str
@@ -66,6 +78,7 @@ class Ask:
     attributes: Attributes = Attributes()
     template: str = ""
     seed: int = 0
+    instruction: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +276,8 @@ class TaskType:
             return Ask(
                 self.name, protocol, document, prompt, attributes=attributes, template="bonito-v1", seed=seed
             )
+        if protocol == "bonito-attributes":
+            return self._ask_with_attributes(document, seed, sample, attributes)
         fields = self.draw(document, seed, sample, attributes)
         if isinstance(fields, Rejected):
             return fields
@@ -272,6 +287,41 @@ class TaskType:
         return Ask(
             self.name, protocol, document, "", messages, (), tokens, fields, attributes, template, seed
         )
+
+    def _ask_with_attributes(
+        self, document: Document, seed: int, sample: int, attributes: Attributes
+    ) -> Ask | Rejected:
+        fields = self.aim(document, seed, sample, attributes)
+        labels = fields["label_set"].split("\n") if "label_set" in fields else attributes.labels
+        lines = attributes_text(
+            labels=labels,
+            answer=fields.get("label", ""),
+            language=attributes.language,
+            tasks=attributes.count,
+        )
+        prompt = bonito_prompt(self.title, document.text, lines)
+        if labels:
+            attributes = replace(attributes, labels=tuple(labels))
+        return Ask(
+            self.name,
+            "bonito-attributes",
+            document,
+            prompt,
+            max_tokens=256 * attributes.count,
+            attributes=attributes,
+            template="bonito-attributes",
+            seed=seed,
+        )
+
+    def choices(self, instruction: str, ask: Ask) -> tuple[str, ...]:
+        """Return the responses a finished instruction leaves open, () where they are not a closed set."""
+        del instruction, ask
+        return ()
+
+    def aim(self, document: Document, seed: int, sample: int, attributes: Attributes) -> Mapping[str, str]:
+        """Return the label set and the label a trained generator is to aim at, or nothing."""
+        del document, seed, sample, attributes
+        return {}
 
     def drawn(self, ask: Ask) -> Mapping[str, str] | Rejected:
         """Return the fields drawn for the ask, or what `draw` says again if there are none."""
@@ -289,6 +339,8 @@ class TaskType:
             return [Rejected(Reason.EMPTY_REPLY, "the model wrote nothing")]
         if ask.protocol == "bonito":
             return [self._parse_bonito(text, ask)]
+        if ask.protocol == "bonito-attributes":
+            return [self._parse_bonito(t, ask) for t in text.split(TASK_MARKER)[: ask.attributes.count]]
         said = without_thoughts(text)
         if said is None:
             return [Rejected(Reason.TRUNCATED, "the reply ends inside a <think> part")]

@@ -221,6 +221,23 @@ class LabelType(TaskType):
         """Draw the index of one of `count` labels; successive samples take turns, so that labels balance."""
         return (draw(seed, document.id, f"{self.name} label") + sample) % count
 
+    balanced: bool = True
+    """Whether the label is free to choose, so that labels can be made to balance (a topic's is not)."""
+
+    def aim(self, document: Document, seed: int, sample: int, attributes: Attributes) -> Mapping[str, str]:
+        """Draw the label set and, where the label is the writer's to choose, the label."""
+        if not (attributes.guided and self.balanced) or attributes.count > 1:
+            return {}
+        labels, index = self.draw_label(document, seed, sample, attributes)
+        return label_fields(labels, index)
+
+    def choices(self, instruction: str, ask: Ask) -> tuple[str, ...]:
+        """Return the label set in force: the ask's, else the one the instruction names."""
+        if ask.attributes.labels:
+            return ask.attributes.labels
+        named = (self.named_labels(instruction, label) for surface in self.surfaces for label in surface)
+        return next((labels for labels in named if labels), ())
+
     def labelled(self, ask: Ask, labels: tuple[str, ...], index: int, raw: str = "", **slots: str) -> Draft:
         """Make the Draft: options are the label set, the response is the label, `raw` what the model said."""
         instruction, template = self.instruction(ask, labels=enumerate_labels(labels), **slots)

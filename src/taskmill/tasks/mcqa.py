@@ -98,6 +98,12 @@ class MultipleChoiceQA(ExtractiveQA):
         wrong = [s for s in order if not words_in(right, s) and not words_in(s, right)]
         return [right, *wrong[:3]] if right else []
 
+    def choices(self, instruction: str, ask: Ask) -> tuple[str, ...]:
+        """Return the options the instruction lists."""
+        del ask
+        options = options_in(instruction)
+        return options if len(options) > 1 else ()
+
     def read(self, instruction: str, response: str, ask: Ask) -> Draft | Rejected:
         """Find the options in a free-form instruction and the response's place among them."""
         del ask

@@ -17,6 +17,7 @@ class Sentiment(LabelType):
     name = "sentiment"
     title = "sentiment"
     parts = ("sentiment",)
+    balanced = False
     labels: tuple[str, ...] = ("positive", "negative", "neutral")
     meanings: Meanings = (
         ("positive", "pos", "good", "happy", "favorable", "favourable", "satisfied",

@@ -33,6 +33,7 @@ class YesNoQA(LabelType):
         ("maybe", "unknown", "unclear", "inconclusive", "not sure"),
     )
     surfaces = (("Yes", "No"), ("True", "False"), ("Yes", "No", "Maybe"))
+    drawn_surfaces = 1
 
     def draw(
         self, document: Document, seed: int, sample: int, attributes: Attributes

@@ -1,0 +1,149 @@
+"""Rows of annotated datasets with all their columns: Parquet, Arrow, JSON (Lines), CSV, Hub."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from taskmill.errors import InputError, MissingExtra
+from taskmill.ingest.hub import parse_hub
+
+__all__ = ["find_tables", "read_records"]
+
+_BATCH = 1000
+_SUFFIXES = (".parquet", ".arrow", ".feather", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+_CELL = 100_000_000  # characters of one CSV cell
+
+
+def find_tables(patterns: Sequence[str], root: str = "") -> list[str]:
+    """Return the table files that paths, folders and globs name, sorted, each once; `hf:` sources stay.
+
+    Raises InputError for a pattern that finds nothing.
+    """
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        if pattern.startswith("hf:"):
+            found[pattern] = None
+            continue
+        path = pattern if os.path.isabs(pattern) or not root else os.path.join(root, pattern)
+        names = sorted(glob(path, recursive=True))
+        names = [n for name in names for n in (_inside(name) if os.path.isdir(name) else [name])]
+        if not names:
+            raise InputError(f"{path}: no such file; give the folder of the data with --data")
+        found.update(dict.fromkeys(names))
+    return list(found)
+
+
+def _inside(folder: str) -> list[str]:
+    files = sorted(str(p) for p in Path(folder).rglob("*") if p.name.removesuffix(".gz").endswith(_SUFFIXES))
+    if not files:
+        raise InputError(f"{folder} holds no table ({', '.join(_SUFFIXES)})")
+    return files
+
+
+def read_records(source: str, split: str = "train") -> Iterator[dict[str, Any]]:
+    """Yield the rows of one table as mappings, streamed.
+
+    Raises InputError that names the file and the row for what cannot be read.
+    """
+    if source.startswith("hf:"):
+        yield from _hub(source, split)
+        return
+    name = source.removesuffix(".gz")
+    try:
+        if name.endswith(".parquet"):
+            yield from _batches(pq.ParquetFile(source).iter_batches(batch_size=_BATCH))
+        elif name.endswith((".arrow", ".feather")):
+            yield from _batches(pa.ipc.open_file(source).get_batch(i) for i in range(_arrow_batches(source)))
+        elif name.endswith((".jsonl", ".ndjson")):
+            yield from _lines(source)
+        elif name.endswith(".json"):
+            yield from _json(source)
+        elif name.endswith((".csv", ".tsv")):
+            yield from _csv(source, "\t" if name.endswith(".tsv") else ",")
+        else:
+            raise InputError(f"{source}: not a table this reads ({', '.join(_SUFFIXES)})")
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"{source}: no such file") from None
+        raise InputError(f"{source} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _arrow_batches(source: str) -> int:
+    return int(pa.ipc.open_file(source).num_record_batches)
+
+
+def _batches(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+    for batch in batches:
+        yield from batch.to_pylist()
+
+
+def _open(source: str) -> Any:
+    return gzip.open(source, "rb") if source.endswith(".gz") else open(source, "rb")
+
+
+def _lines(source: str) -> Iterator[dict[str, Any]]:
+    with _open(source) as stream:
+        for i, line in enumerate(stream):
+            if line.isspace():
+                continue
+            try:
+                row = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                raise InputError(f"{source}: line {i + 1} is not valid JSON: {error}") from None
+            if not isinstance(row, dict):
+                raise InputError(f"{source}: line {i + 1} holds a {type(row).__name__}, not an object")
+            yield row
+
+
+def _json(source: str) -> Iterator[dict[str, Any]]:
+    with _open(source) as stream:
+        try:
+            loaded = json.load(stream)
+        except ValueError as error:
+            raise InputError(f"{source} is not valid JSON: {error}") from None
+    rows = loaded.get("data") if isinstance(loaded, dict) else loaded
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{source}: neither a list of objects nor an object with such a list as 'data'")
+    yield from rows
+
+
+def _csv(source: str, delimiter: str) -> Iterator[dict[str, Any]]:
+    opened = gzip.open if source.endswith(".gz") else open
+    before = csv.field_size_limit(_CELL)
+    try:
+        with opened(source, "rt", encoding="utf-8-sig", newline="") as stream:
+            for i, row in enumerate(csv.DictReader(stream, delimiter=delimiter, strict=True)):
+                if None in row:
+                    raise InputError(f"{source}: row {i} has more cells than the header")
+                yield dict(row)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{source} cannot be read: {error}") from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def _hub(source: str, split: str) -> Iterator[dict[str, Any]]:
+    path, name, revision = parse_hub(source)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtra("datasets", "hf") from None
+    try:
+        rows = datasets.load_dataset(path, name, split=split, revision=revision, streaming=True)
+    except Exception as error:  # the library raises about every kind, from ValueError to ConnectionError
+        line = str(error).split("\n", 1)[0]
+        raise InputError(f"{source!r} (split {split!r}) cannot be opened: {line}") from None
+    yield from rows

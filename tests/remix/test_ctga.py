@@ -1,0 +1,114 @@
+"""Balance and composition: counts add up, shares follow the formula, attributes are read back."""
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskmill.errors import ConfigError
+from taskmill.record import Document, Example, Source, content_id
+from taskmill.render import bonito_prompt
+from taskmill.synthesize.ctga import Balance, Entry, compose, quotas, select
+from taskmill.tasks import get
+from taskmill.tasks.base import Attributes, Draft
+
+PASSAGE = "The harbour of Tarn was opened in 1902. Ida Holm designed its lighthouse."
+COUNTS = st.dictionaries(
+    st.sampled_from(["exqa", "qg", "nli", "te", "wsd"]), st.integers(1, 5000), min_size=1
+)
+
+
+@given(COUNTS, st.integers(1, 8000), st.floats(1, 10))
+def test_quotas_share_out_exactly_what_there_is(counts, total, temperature):
+    got = quotas(counts, Balance(total=total, temperature=temperature))
+    assert sum(got.values()) == min(total, sum(counts.values()))
+    assert all(got[task] <= n for task, n in counts.items())
+    larger = sorted(counts, key=counts.get)
+    assert all(got[a] <= got[b] + 1 for a, b in itertools.pairwise(larger))
+
+
+@given(COUNTS, st.integers(1, 50), st.floats(1, 20))
+def test_caps_and_ratio_bound_every_type(counts, cap, ratio):
+    got = quotas(counts, Balance(cap=cap, max_ratio=ratio))
+    assert max(got.values()) <= cap
+    assert max(got.values()) <= ratio * min(got.values())
+
+
+def test_a_high_temperature_evens_the_types_out():
+    counts = {"exqa": 10000, "wsd": 100}
+    assert quotas(counts, Balance(total=150, temperature=1)) == {"exqa": 149, "wsd": 1}
+    even = quotas(counts, Balance(total=150, temperature=100))
+    assert abs(even["exqa"] - even["wsd"]) < 10
+    with pytest.raises(ConfigError):
+        quotas(counts, Balance(temperature=0.5))
+
+
+def entry(i, task="ynqa", response="Yes", dataset="d"):
+    return Entry(
+        content_id(task, str(i), response, dataset), task, dataset, response, content_id(str(i // 3)), 100
+    )
+
+
+def test_labels_take_turns_and_a_datasets_cap_holds():
+    entries = [entry(i, response="Yes") for i in range(90)] + [entry(i, response="No") for i in range(30)]
+    kept = select(entries, Balance(total=40, several=0), {}, 0)
+    said = Counter(e.response for e in entries if e.id in kept)
+    assert said == {"Yes": 20, "No": 20}
+    assert len(select(entries, Balance(), {"d": 7}, 0)) == 7
+
+
+def test_selection_does_not_depend_on_order():
+    entries = [entry(i, task, dataset=d) for i in range(40) for task in ("qg", "exqa") for d in "ab"]
+    balance = Balance(total=50, temperature=3)
+    assert select(entries, balance, {}, 0) == select(entries[::-1], balance, {}, 0)
+    assert select(entries, balance, {}, 0) != select(entries, balance, {}, 1)
+
+
+def example(i, task="exqa", **more):
+    base = Example(
+        content_id(task, str(i)),
+        task,
+        PASSAGE,
+        f"{{{{context}}}}\n\nQuestion: What is number {i}?\nAnswer with words taken from the text above.",
+        "1902",
+        source=Source(dataset="d", licence="MIT", split="train"),
+    )
+    return replace(base, **more)
+
+
+def test_several_tasks_of_a_passage_share_a_row_and_are_read_back():
+    (row,) = compose([example(i) for i in range(3)], Balance(several=1.0), 0)
+    assert row.attributes == ("tasks",)
+    assert len(row.examples) == 3
+    assert "\ntasks: 3\n<|context|>" in row.prompt
+    kind = get("exqa")
+    document = Document(content_id(PASSAGE), PASSAGE)
+    ask = kind.ask(document, "bonito-attributes", attributes=Attributes(count=3))
+    assert ask.prompt == row.prompt
+    drafts = kind.parse(row.completion, ask)
+    assert len(drafts) == 3
+    assert all(isinstance(d, Draft) and d.response == "1902" for d in drafts)
+    assert len(list(compose([example(i) for i in range(3)], Balance(several=0), 0))) == 3
+
+
+def test_a_row_without_attributes_is_v1_byte_for_byte():
+    (row,) = compose([example(0)], Balance(several=0, labels=0, answers=0), 0)
+    assert row.prompt == bonito_prompt("extractive question answering", PASSAGE)
+    assert row.attributes == ()
+
+
+def test_label_rows_name_labels_and_answer_as_the_product_asks_for_them():
+    own = example(0, "ynqa", response="Yes", options=("Yes", "No"), answer_index=0)
+    (row,) = compose([own], Balance(several=0, labels=1, answers=1), 0)
+    assert "\nlabels: Yes | No\nanswer: Yes\n<|context|>" in row.prompt
+    document = Document(content_id(PASSAGE), PASSAGE)
+    prompts = {
+        get("ynqa").ask(document, "bonito-attributes", sample=s, attributes=Attributes()).prompt
+        for s in range(4)
+    }
+    assert row.prompt in prompts
+    free = get("ynqa").ask(document, "bonito-attributes", attributes=Attributes(guided=False))
+    assert free.prompt == bonito_prompt("yes-no question answering", PASSAGE)
