@@ -14,7 +14,7 @@ import pytest
 from taskmill.backends import merge
 from taskmill.backends.lora import read_adapter
 from taskmill.backends.merge import made_of, merged_model
-from taskmill.durable import on_write
+from taskmill.durable import cache_folder, on_write
 from taskmill.errors import BackendError
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed")
@@ -275,10 +275,10 @@ def test_a_cache_that_cannot_be_a_folder(base, adapter, tmp_path, monkeypatch):
 def test_the_cache_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv("TASKMILL_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert merge._cache() == tmp_path / "xdg" / "taskmill"
+    assert cache_folder() == tmp_path / "xdg" / "taskmill"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert merge._cache() == tmp_path / ".cache" / "taskmill"
+    assert cache_folder() == tmp_path / ".cache" / "taskmill"
 
 
 def test_two_at_once_write_once(base, adapter, monkeypatch):

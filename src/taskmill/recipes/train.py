@@ -44,7 +44,7 @@ def train_tapt(
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Train on plain text by next-word prediction (task-adaptive pre-training, arXiv 2004.10964)."""
-    reading = ingest or IngestConfig(chunk_tokens=0)
+    reading = ingest or IngestConfig(chunk_tokens=1_000_000)
     if not sources:
         raise UsageError("no source is given; name a file, a folder, a URL or - for standard input")
     length = config.resolved().max_length
