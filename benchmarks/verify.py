@@ -84,8 +84,12 @@ def ask(backend: Any, check: str, examples: Sequence[Any]) -> dict[str, float]:
     """Return the score of each example by its id."""
     from taskmill.curate.verify import questions, score
 
-    asked = {q.key: q for e in examples for q in questions(backend.model, (check,), e)}
-    scores = [score(asked[c.key], c) for c in backend.generate(asked.values())]
+    asked = defaultdict(list)  # a good and a bad example ask the answerer the same
+    for example in examples:
+        for question in questions(backend.model, (check,), example):
+            asked[question.key].append(question)
+    answers = backend.generate([own[0] for own in asked.values()])
+    scores = [score(question, c) for c in answers for question in asked[c.key]]
     return {s.id: s.score for s in scores if s.score is not None}
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from taskmill.backends import GENERATORS, ModelConfig
 from taskmill.backends.echo import Echo
+from taskmill.budget import BudgetConfig
 from taskmill.calls import Completion
 from taskmill.curate.verify import CHECKS, Score, Thresholds, applies, decide, questions, score
 from taskmill.errors import ConfigError
@@ -210,3 +211,15 @@ def test_two_stages_give_the_same_examples_as_one_and_close_label_sets(texts, tm
     assert {r.sampling.choices for r in second if r.payload.task == "ynqa"} == {("Yes", "No")}
     assert all(r.prompt.endswith("\n<|pipe|>\n") for r in second)
     assert manifest["tasks"]["exqa"]["requests"] == single  # two calls for each of half as many candidates
+
+
+def test_a_budget_that_ends_in_verification_is_said_and_taken_up_again(texts, tmp_path, reader):
+    whole = synth(config(texts), tmp_path / "whole")
+    calls = whole["calls"]["made"]
+    short = synth(config(texts, budget=BudgetConfig(max_calls=calls - 2)), tmp_path / "run")
+    assert short["exit"]["code"] == 3
+    assert short["funnel"]["verify"]["dropped"]["call_failed"] == 2
+    again = synth(config(texts, budget=BudgetConfig(max_calls=100)), tmp_path / "run")
+    assert again["exit"]["code"] == 0
+    assert again["calls"]["made"] == 2
+    assert again["funnel"]["verify"]["kept"] == whole["funnel"]["verify"]["kept"]

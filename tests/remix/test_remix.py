@@ -169,12 +169,29 @@ def test_errors_name_dataset_key_and_columns(folder):
     assert "nothing-" in str(error.value)
 
 
-def test_a_template_whose_column_a_row_lacks_drops_the_row_and_names_it(folder):
+def test_a_template_with_an_unknown_column_is_an_error_that_names_it(folder):
     (folder / "harbours.yaml").write_text(DECLARATION.replace("about {{ title }}", "about {{ titel }}"))
-    manifest = build(folder)
-    assert manifest["funnel"]["remix"]["dropped"]["not_applicable"] == 24
-    lost = [r for p in parts(folder / "run" / "1-remix" / "dropped") for r in pq.read_table(p).to_pylist()]
-    assert all("titel" in r["detail"] and "title" in r["detail"] for r in lost)
+    with pytest.raises(ConfigError, match=r"titel.*title"):
+        build(folder)
+
+
+def test_a_task_without_response_or_slot_is_an_error(folder):
+    (folder / "harbours.yaml").write_text(DECLARATION.replace("{response: question}", "{question: question}"))
+    with pytest.raises(ConfigError, match="qg has no `response`"):
+        build(folder)
+    (folder / "harbours.yaml").write_text(
+        DECLARATION.replace("exqa: {question: question, response: answer}", "exqa: {response: answer}")
+    )
+    with pytest.raises(ConfigError, match="exqa lacks a slot"):
+        build(folder)
+
+
+@pytest.mark.parametrize("licence", ["unknown", "unstated", "Banana-1.0"])
+def test_no_switch_admits_a_licence_nobody_knows(folder, licence):
+    (folder / "harbours.yaml").write_text(DECLARATION.replace("licence: MIT", f"licence: {licence}"))
+    for switch in ("permissive", "any"):
+        with pytest.raises(LicenceUnknown, match="harbours"):
+            build(folder, licence=switch)
 
 
 def test_a_null_label_drops_its_task_and_keeps_the_rest(folder):

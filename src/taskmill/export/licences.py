@@ -26,7 +26,19 @@ _LISTED = 8
 """Licence names that an error lists."""
 
 _UNKNOWN = {"", "unknown", "none", "other", "n/a", "na", "?", "noassertion", "unspecified", "not specified"}
-_UNKNOWN |= {"tbd", "tba", "todo", "null", "nan", "no", "undefined", "unclear", "missing", "not provided"}
+_UNKNOWN |= {
+    "tbd",
+    "tba",
+    "todo",
+    "null",
+    "nan",
+    "no",
+    "undefined",
+    "unclear",
+    "unstated",
+    "missing",
+    "not provided",
+}
 # `NC` as a part of its own: CC-BY-NC-4.0 and cc-by-nc4.0 are meant, NCSA is not.
 _RESTRICTED = re.compile(
     r"(?<![a-z0-9])(?:by)?nc(?![a-z])|\b(?:no|not|non)[\s-]*(?:for[\s-]+)?commercial|research"

@@ -19,7 +19,7 @@ from taskmill import frame
 from taskmill.config import to_mapping
 from taskmill.curate.checks import Settle, judge
 from taskmill.errors import ConfigError, InputError, LicenceUnknown, UsageError
-from taskmill.export.licences import is_commercial
+from taskmill.export.licences import is_commercial, is_non_commercial, is_unknown
 from taskmill.ingest.records import find_tables, read_records
 from taskmill.recipes.session import OnProgress, Progress, Session
 from taskmill.recipes.stages import EXAMPLE_KEYS, stage_key
@@ -28,6 +28,7 @@ from taskmill.store import Run, StageWriter, parts
 from taskmill.synthesize.ctga import CTGA_SCHEMA, Balance, Entry, compose, counts, select
 from taskmill.synthesize.declaration import Declaration, OwnTemplate, load_declarations
 from taskmill.synthesize.remix import Remix
+from taskmill.tasks import get
 from taskmill.templates.promptsource import known_configs, read_collection
 
 __all__ = ["RemixConfig", "remix"]
@@ -76,6 +77,8 @@ def remix(
     Raises LicenceUnknown before anything is read if a dataset's licence is not admitted.
     """
     declared = declarations(config)
+    for task in config.task:
+        get(task)
     with Run(Path(out)) as run:
         session = Session.open(run, to_mapping(config), free=FREE, update=update, report=on_progress)
         session.manifest.update(kind="remix", seed=config.seed, inputs=list(config.sources))
@@ -119,11 +122,16 @@ def declarations(config: RemixConfig) -> list[Declaration]:
 def _admit(declaration: Declaration, config: RemixConfig) -> None:
     """Raise LicenceUnknown unless the declared licence is admitted."""
     licence, allowed = declaration.licence, {name.lower() for name in config.allow_licence}
-    if licence.lower() in allowed or (not licence and "unknown" in allowed):
+    if licence.lower() in allowed or (is_unknown(licence) and "unknown" in allowed):
         return
-    if not licence:
+    if is_unknown(licence):
         raise LicenceUnknown(
             f"{declaration.key} declares no licence; add `licence:` to it, or --allow-licence unknown"
+        )
+    if config.licence == "any" and not is_commercial(licence) and not is_non_commercial(licence):
+        raise LicenceUnknown(
+            f"{declaration.key}: nobody here knows the licence {licence!r}; admit it by name with "
+            f"--allow-licence {licence!r}"
         )
     if config.licence == "permissive" and not is_commercial(licence):
         raise LicenceUnknown(
@@ -140,7 +148,8 @@ def _remix(session: Session, config: RemixConfig, declared: Sequence[Declaration
     tables = {d.key: find_tables(d.files, d.root) for d in declared}
     stamps = {key: [_stamp(name) for name in names] for key, names in tables.items()}
     settings = {k: v for k, v in to_mapping(config).items() if k not in ("workers", "balance")}
-    key = stage_key("remix", settings, [to_mapping(d) for d in declared], stamps)
+    prompts = [(d.key, t.name, t.text) for d in declared for t in _collected(d, config)]
+    key = stage_key("remix", settings, [to_mapping(d) for d in declared], stamps, prompts)
     marker = session.run.finished(folder, key)
     if marker is None:
         session.run.begin(folder)
@@ -267,7 +276,7 @@ def _work(job: Job) -> list[Example | Dropped]:
 
 
 def _store(session: Session, writer: StageWriter, made: Sequence[Any], config: RemixConfig) -> None:
-    wanted = set(config.task)
+    wanted = {get(task).name for task in config.task}
     kept = [o for o in made if isinstance(o, Example) and (not wanted or o.task in wanted)]
     lost = [o for o in made if isinstance(o, Dropped)]
     writer.count(len(kept) + len(lost))
@@ -317,14 +326,15 @@ def _compose(
     if marker is None:
         session.run.begin(folder)
         chosen = select(_entries(source), config.balance, caps, config.seed)
-        by_passage: dict[str, list[Example]] = defaultdict(list)
+        by_passage: dict[tuple[str, ...], list[Example]] = defaultdict(list)
         seen = 0
         with closing(frame.scan(parts(source / "kept"), EXAMPLE_SCHEMA)) as tables:
             for table in tables:
                 for example in examples(table):
                     seen += 1
                     if example.id in chosen:
-                        by_passage[example.context].append(example)
+                        s = example.source
+                        by_passage[example.context, s.dataset, s.config, s.split, s.licence].append(example)
         rows = [r for own in by_passage.values() for r in compose(own, config.balance, config.seed)]
         writer = StageWriter(folder, CTGA_SCHEMA, ("id",))
         writer.count(len(rows))

@@ -65,9 +65,15 @@ def verify(
         with caller.ledger:
             found = known or _scores(session, caller, source, config.checks)
             caller.ledger.sync()
+            before = session.manifest["calls"]
             session.book(caller)
+            own_calls = session.manifest["calls"]
+            session.manifest["calls"] = {
+                **own_calls, **{k: before[k] + own_calls[k] for k in ("made", "reused", "failed")}
+            }  # fmt: skip
         marker = _decide(folder, source, found, config, target, (key, scored), caller)
     session.manifest["funnel"]["verify"] = marker["funnel"]
+    session.manifest["stopped"] = session.manifest["stopped"] or marker["stopped"]
     for task, entry in session.manifest["tasks"].items():
         entry["accepted"] = marker["accepted"].get(task, 0)
         entry["dropped"] = dict(Counter(entry["dropped"]) + Counter(marker["reasons"].get(task, {})))
@@ -135,7 +141,8 @@ def _decide(
     whole = not caller.stopped and not caller.failed
     return writer.finish(
         keys[0] if whole else f"unfinished {keys[0]}",
-        scored=keys[1],
+        scored=keys[1] if whole else "",
+        stopped=caller.budget.reason if caller.stopped else "",
         model=caller.backend.model,
         checks={c: dict(n) for c, n in sorted(checks.items())},
         accepted=dict(accepted),

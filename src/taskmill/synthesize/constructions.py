@@ -172,6 +172,8 @@ def answered(row: Row) -> Iterator[Cast]:
 
     Columns: question, answer, siblings (answers to other questions of the same text).
     """
+    if row.columns.get("question") is None or row.columns.get("answer") is None:
+        return
     question, answer = one_line(str(row.columns["question"])), one_line(str(row.columns["answer"]))
     said = declared(capital(question), answer)
     if not said:
@@ -200,6 +202,8 @@ def _unlike(answer: str, row: Row) -> list[str]:
 
 def choices(row: Row) -> Iterator[Cast]:
     """A multiple-choice question whose wrong options answer other questions of the same text."""
+    if row.columns.get("question") is None or row.columns.get("answer") is None:
+        return
     question, answer = (
         one_line(str(row.columns["question"])),
         one_line(str(row.columns["answer"])).rstrip("."),
@@ -219,8 +223,14 @@ _ASKED = re.compile(
 )
 
 
+_VERDICTS = {"true": 0, "yes": 0, "false": 1, "no": 1}
+
+
 def yes_no_statement(row: Row) -> Iterator[Cast]:
     """A yes-no question as a statement. Columns: question (without mark), title, answer (true or false)."""
+    verdict = _VERDICTS.get(str(row.columns.get("answer")).casefold())
+    if verdict is None or row.columns.get("question") is None:
+        return
     question = one_line(str(row.columns["question"])).rstrip("?").lower()
     title = str(row.columns.get("title") or "").lower()
     found = _ASKED.match(question)
@@ -247,9 +257,7 @@ def yes_no_statement(row: Row) -> Iterator[Cast]:
     verb = "" if verb == "do" else f"{verb} "
     said = capital(cased(f"{subject} {verb}{rest}.", row.passage))
     if 4 < len(words(said)) < 20:
-        yield from judged(
-            row, row.passage, said, 0 if row.columns["answer"] in (True, "Yes") else 1, "yes-no"
-        )
+        yield from judged(row, row.passage, said, verdict, "yes-no")
 
 
 # labels of the passage as a whole

@@ -33,6 +33,7 @@ CTGA_SCHEMA = pa.schema(
         ("attributes", pa.list_(pa.string())),
         ("examples", pa.list_(pa.string())),
         ("dataset", pa.string()),
+        ("config", pa.string()),
         ("templates", pa.list_(pa.string())),
         ("licence", pa.string()),
         ("split", pa.string()),
@@ -76,6 +77,7 @@ class CtgaRow:
     attributes: tuple[str, ...]
     examples: tuple[str, ...]
     dataset: str
+    config: str
     templates: tuple[str, ...]
     licence: str
     split: str
@@ -89,6 +91,8 @@ def quotas(counts: Mapping[str, int], balance: Balance) -> dict[str, int]:
     """
     if balance.temperature < 1 or balance.max_ratio < 0 or (0 < balance.max_ratio < 1):
         raise ConfigError("balance: temperature must be 1 or more, max_ratio 0 or at least 1")
+    if balance.temperature != 1 and not balance.total:
+        raise ConfigError("--temperature shares out a number of examples: give --total, too")
     most = {t: min(n, balance.cap) if balance.cap else n for t, n in counts.items() if n}
     if balance.max_ratio and most:
         least = min(most.values())
@@ -182,7 +186,7 @@ MOST_TASKS = 4
 
 
 def compose(examples: Sequence[Example], balance: Balance, seed: int) -> Iterator[CtgaRow]:
-    """Yield the training rows of the examples of one passage (all of the same passage and licence)."""
+    """Yield the training rows of examples that share passage, dataset, split and licence."""
     by_task: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
         by_task[example.task].append(example)
@@ -225,6 +229,7 @@ def _row(own: Sequence[Example], group: str, balance: Balance, seed: int) -> Ctg
         tuple(attributes),
         tuple(e.id for e in own),
         first.source.dataset,
+        first.source.config,
         tuple(e.origin.template for e in own),
         first.source.licence,
         first.source.split,

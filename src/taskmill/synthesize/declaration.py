@@ -90,8 +90,10 @@ def _declaration(entry: Any, path: Path, root: str) -> Declaration:
     values["files"] = tuple([files] if isinstance(files, str) else files)
     values["construct"] = tuple(_known(values.get("construct") or (), where))
     values["templates"] = tuple(_template(t, where) for t in values.get("templates") or ())
-    for task in values.get("tasks") or {}:
+    for task, slots in (values.get("tasks") or {}).items():
         get(task)
+        if "response" not in slots:
+            raise ConfigError(f"{where}: tasks.{task} has no `response`")
     return Declaration(**values, root=root)
 
 

@@ -178,8 +178,19 @@ class Remix:
         places = {"where": d.where, "anchor": d.anchor}
         for task, slots in d.tasks.items():
             places |= {f"tasks.{task}.{slot}": expression for slot, expression in slots.items()}
+        if d.siblings:
+            known.add("siblings")
+            places["siblings.of"] = d.siblings.get("of", "")
         for key, expression in places.items():
             self._check_name(key, expression, known)
+        for template in self._templates:
+            unknown = sorted(template.recast.columns - known)
+            if unknown:
+                there = ", ".join(sorted(known - set(_FUNCTIONS)))
+                raise ConfigError(
+                    f"{template.name}: no column {unknown[0]!r}.{nearest(unknown[0], known)} "
+                    f"There are: {there}"
+                )
 
     def _check_name(self, key: str, expression: str, known: set[str]) -> None:
         source = expression if "{{" in expression else "{{ " + expression + " }}"
@@ -264,9 +275,14 @@ class Remix:
     def _worded(self, cast: Cast, name: str) -> tuple[str, Draft | Rejected]:
         """Put a cast in a wording drawn for the row and read it back."""
         choice = draw(self.seed, name, f"wording {cast.task} {cast.how}")
-        instruction, template = words.instruction(
-            cast.task, choice, {slot: escape(text) for slot, text in cast.slots.items()}
-        )
+        slots = {slot: escape(text) for slot, text in cast.slots.items()}
+        try:
+            instruction, template = words.instruction(cast.task, choice, slots)
+        except minijinja.TemplateError as error:
+            raise ConfigError(
+                f"{self.declaration.key}: tasks.{cast.task} lacks a slot of its wordings (given: "
+                f"{', '.join(slots) or 'none'}): {error.message}"
+            ) from None
         if cast.how:
             template = f"{template}+{cast.how.replace(' ', '-')}"
         return cast.task, self._read(cast.task, cast.passage, instruction, cast.response, template)
