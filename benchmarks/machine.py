@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import signal
 import statistics
 import subprocess
@@ -51,6 +52,15 @@ def versions(names: Sequence[str]) -> dict[str, str]:
 def load() -> float:
     """Return the machine's load average over the last minute."""
     return round(os.getloadavg()[0], 2)
+
+
+def write_table(page: Path, name: str, table: str) -> None:
+    """Put a table between a page's markers for it, and leave the rest as it is."""
+    marked = re.compile(rf"(<!-- measured: {name} -->\n).*?(<!-- end of measured -->)", re.DOTALL)
+    text, found = marked.subn(lambda m: f"{m[1]}{table}\n{m[2]}", page.read_text("utf-8"))
+    if found != 1:
+        raise SystemExit(f"{page} has no place for the table {name!r}")
+    page.write_text(text, "utf-8")
 
 
 def _field(path: str, name: str) -> str:

@@ -272,15 +272,6 @@ def tables(result: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def write_page(result: dict[str, Any]) -> None:
-    """Put the tables into the page, between its markers."""
-    text = PAGE.read_text("utf-8")
-    start, end = "<!-- measured: synthesizer -->\n", "\n<!-- end of measured -->"
-    head, _, rest = text.partition(start)
-    _, _, tail = rest.partition(end)
-    PAGE.write_text(head + start + tables(result) + end + tail, "utf-8")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks synthesizer", description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder that holds targets/")
@@ -295,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(tables(found))
     if args.save:
         print(f"saved to {machine.save('synthesizer', found).relative_to(ROOT)}")
-        write_page(found)
+        machine.write_table(PAGE, "synthesizer", tables(found))
 
 
 if __name__ == "__main__":

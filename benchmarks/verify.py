@@ -166,10 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(found))
     if args.save:
         print(f"saved to {machine.save('verify', found)}")
-        text = PAGE.read_text("utf-8")
-        start, end = "<!-- measured: verify -->\n", "\n<!-- end of measured -->"
-        head, _, rest = text.partition(start)
-        PAGE.write_text(head + start + table(found) + end + rest.partition(end)[2], "utf-8")
+        machine.write_table(PAGE, "verify", table(found))
 
 
 if __name__ == "__main__":

@@ -213,6 +213,14 @@ def test_two_stages_give_the_same_examples_as_one_and_close_label_sets(texts, tm
     assert manifest["tasks"]["exqa"]["requests"] == single  # two calls for each of half as many candidates
 
 
+def test_a_cost_limit_needs_both_models_prices(texts, tmp_path, reader):
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("'echo:': {prompt: 1, completion: 1}\n")
+    limited = BudgetConfig(max_cost=1.0, prices=str(prices))
+    with pytest.raises(ConfigError, match="reader:x"):
+        synth(config(texts, budget=limited), tmp_path / "run")
+
+
 def test_a_budget_that_ends_in_verification_is_said_and_taken_up_again(texts, tmp_path, reader):
     whole = synth(config(texts), tmp_path / "whole")
     calls = whole["calls"]["made"]

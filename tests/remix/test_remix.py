@@ -186,6 +186,12 @@ def test_a_task_without_response_or_slot_is_an_error(folder):
         build(folder)
 
 
+def test_a_construction_without_its_columns_is_an_error(folder):
+    (folder / "harbours.yaml").write_text(DECLARATION.replace("construct: [", "construct: [choices, "))
+    with pytest.raises(ConfigError, match="choices reads 'siblings'"):
+        build(folder)
+
+
 @pytest.mark.parametrize("licence", ["unknown", "unstated", "Banana-1.0"])
 def test_no_switch_admits_a_licence_nobody_knows(folder, licence):
     (folder / "harbours.yaml").write_text(DECLARATION.replace("licence: MIT", f"licence: {licence}"))

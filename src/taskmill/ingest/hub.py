@@ -13,7 +13,7 @@ from taskmill.ingest.columns import batch_texts, wanted_columns
 from taskmill.ingest.config import IngestConfig
 from taskmill.ingest.reader import Fault, Text
 
-__all__ = ["parse_hub", "read_hub"]
+__all__ = ["open_hub", "parse_hub", "read_hub"]
 
 _SOURCE = re.compile(r"hf:(?P<path>[^:@]+)(?::(?P<config>[^:@]+))?(?:@(?P<revision>[^:@]+))?")
 _BATCH = 1000  # rows
@@ -27,8 +27,11 @@ def parse_hub(source: str) -> tuple[str, str | None, str | None]:
     return match["path"], match["config"], match["revision"]
 
 
-def read_hub(source: str, config: IngestConfig) -> Iterator[Text | Fault]:
-    """Yield one text for each row of one split; raises InputError if the dataset cannot be opened."""
+def open_hub(source: str, split: str) -> tuple[Any, Iterator[Any]]:
+    """Open one split, streamed; return its first rows (None if it has none) and the others, as Arrow tables.
+
+    Raises InputError if the dataset cannot be opened, MissingExtra without the library.
+    """
     path, name, revision = parse_hub(source)
     # Set before the import, which reads them once: no usage report, no download count.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -38,16 +41,21 @@ def read_hub(source: str, config: IngestConfig) -> Iterator[Text | Fault]:
     except ImportError:
         raise MissingExtra("datasets", "hf") from None
     try:
-        rows: Any = datasets.load_dataset(path, name, split=config.split, revision=revision, streaming=True)
+        rows: Any = datasets.load_dataset(path, name, split=split, revision=revision, streaming=True)
         rows = rows.with_format("arrow")
         batches = iter(rows.iter(batch_size=_BATCH))
-        first = next(batches, None)
+        return next(batches, None), batches
     except Exception as error:  # the library raises about every kind, from ValueError to ConnectionError
         detail = str(error).split("\n", 1)[0]
         raise InputError(
-            f"{source!r} (split {config.split!r}) cannot be opened: {detail} "
+            f"{source!r} (split {split!r}) cannot be opened: {detail} "
             "Check name, config, split and network; a downloaded copy is read with hf:./folder"
         ) from None
+
+
+def read_hub(source: str, config: IngestConfig) -> Iterator[Text | Fault]:
+    """Yield one text for each row of one split; raises InputError if the dataset cannot be opened."""
+    first, batches = open_hub(source, config.split)
     if first is None:
         yield from batch_texts([], config)
         return

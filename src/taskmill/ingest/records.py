@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from glob import glob
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taskmill.errors import InputError, MissingExtra
-from taskmill.ingest.hub import parse_hub
+from taskmill.errors import InputError
+from taskmill.ingest.hub import open_hub
 
 __all__ = ["find_tables", "read_records"]
 
@@ -134,16 +135,6 @@ def _csv(source: str, delimiter: str) -> Iterator[dict[str, Any]]:
 
 
 def _hub(source: str, split: str) -> Iterator[dict[str, Any]]:
-    path, name, revision = parse_hub(source)
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtra("datasets", "hf") from None
-    try:
-        rows = datasets.load_dataset(path, name, split=split, revision=revision, streaming=True)
-    except Exception as error:  # the library raises about every kind, from ValueError to ConnectionError
-        line = str(error).split("\n", 1)[0]
-        raise InputError(f"{source!r} (split {split!r}) cannot be opened: {line}") from None
-    yield from rows
+    first, rest = open_hub(source, split)
+    for table in chain([first] if first is not None else [], rest):
+        yield from table.to_pylist()

@@ -8,22 +8,19 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from taskmill import frame
 from taskmill.config import to_mapping
-from taskmill.curate.checks import Settle, judge
 from taskmill.errors import ConfigError, InputError, LicenceUnknown, UsageError
 from taskmill.export.licences import is_commercial, is_non_commercial, is_unknown
 from taskmill.ingest.records import find_tables, read_records
 from taskmill.recipes.session import OnProgress, Progress, Session
-from taskmill.recipes.stages import EXAMPLE_KEYS, stage_key
-from taskmill.record import EXAMPLE_SCHEMA, VERDICT_SCHEMA, Dropped, Example, content_id, examples
+from taskmill.recipes.stages import EXAMPLE_KEYS, settle, stage_key
+from taskmill.record import EXAMPLE_SCHEMA, Dropped, Example, content_id, examples
 from taskmill.store import Run, StageWriter, parts
 from taskmill.synthesize.ctga import CTGA_SCHEMA, Balance, Entry, compose, counts, select
 from taskmill.synthesize.declaration import Declaration, OwnTemplate, load_declarations
@@ -253,11 +250,11 @@ def _siblings(declaration: Declaration, names: Sequence[str], config: RemixConfi
     """Return, for each value of the grouping column, what its rows have in common to show."""
     found: dict[str, list[Any]] = defaultdict(list)
     remixer = Remix(replace(declaration, templates=()), config.seed)
-    for name in names:
-        for row in islice(read_records(name, declaration.split), config.limit or None):
-            value = remixer.sibling(row)
-            if value is not None:
-                found[_group(declaration, row)].append(value)
+    rows = chain.from_iterable(read_records(name, declaration.split) for name in names)
+    for row in islice(rows, config.limit or None):
+        value = remixer.sibling(row)
+        if value is not None:
+            found[_group(declaration, row)].append(value)
     return found
 
 
@@ -294,19 +291,7 @@ def _check(session: Session, recast: str) -> str:
     key = stage_key("curate", recast)
     marker = session.run.finished(folder, key)
     if marker is None:
-        session.run.begin(folder)
-        writer = StageWriter(folder, EXAMPLE_SCHEMA, EXAMPLE_KEYS)
-        settle = Settle()
-        judged = frame.map_batches(parts(source / "kept"), EXAMPLE_SCHEMA, judge, VERDICT_SCHEMA)
-        with closing(judged):
-            for rows, verdicts in judged:
-                kept, lost = settle.split(rows, verdicts)
-                writer.count(rows.num_rows)
-                writer.kept.add_table(kept)
-                writer.drop_table(lost)
-                total = session.manifest["funnel"]["remix"]["kept"]
-                session.tick(Progress("curate", writer.counted, total, sum(settle.accepted.values())))
-        marker = writer.finish(key)
+        marker = settle(session, source, folder, key)
     session.manifest["funnel"]["curate"] = marker["funnel"]
     if not marker["funnel"]["kept"]:
         raise InputError("no example passed its task type's checks; see 2-curate/dropped for the reasons")
@@ -320,7 +305,7 @@ def _compose(
     session: Session, checked: str, config: RemixConfig, declared: Sequence[Declaration]
 ) -> dict[str, Any]:
     source, folder = session.run.stage(2, "curate"), session.run.stage(3, "ctga")
-    caps = {d.name: d.cap for d in declared if d.cap}
+    caps = {d.key: d.cap for d in declared if d.cap}
     key = stage_key("ctga", checked, to_mapping(config.balance), caps, config.seed)
     marker = session.run.finished(folder, key)
     if marker is None:
@@ -348,7 +333,10 @@ def _compose(
 def _entries(source: Path) -> Iterator[Entry]:
     with closing(frame.scan(parts(source / "kept"), EXAMPLE_SCHEMA)) as tables:
         for table in tables:
-            datasets = pa.compute.struct_field(table["source"], "dataset").to_pylist()
+            datasets = [
+                f"{s['dataset']}:{s['config']}" if s["config"] else s["dataset"]
+                for s in table["source"].to_pylist()
+            ]
             columns = (table[c].to_pylist() for c in ("id", "task", "response", "context"))
             for name, task, response, context, dataset in zip(*columns, datasets, strict=True):
                 yield Entry(name, task, dataset, response[:40], content_id(context), len(context))

@@ -34,11 +34,11 @@ from taskmill.record import (
     documents,
     dropped_schema,
 )
-from taskmill.store import Run, StageWriter, code_version, parts
+from taskmill.store import Run, StageWriter, code_version, parts, read_json
 from taskmill.synthesize.bonito import Synthesis, examples, pose, requests, respond
 from taskmill.synthesize.plan import Passages, TargetPlan
 
-__all__ = ["INVISIBLE", "Effort", "ModelAccess", "curate", "ingest", "stage_key", "synthesize"]
+__all__ = ["INVISIBLE", "Effort", "ModelAccess", "curate", "ingest", "settle", "stage_key", "synthesize"]
 
 DOCUMENT_KEYS = ("id", "source.uri", "source.start")
 EXAMPLE_KEYS = ("id", "origin.call")
@@ -356,8 +356,7 @@ def curate(session: Session, synthesized: str, target: int) -> str:
     key = stage_key("curate", synthesized, target)
     marker = session.run.finished(folder, key)
     if marker is None:
-        session.run.begin(folder)
-        marker = _curate(session, source, folder, key, target)
+        marker = settle(session, source, folder, key, target)
     session.manifest["funnel"]["curate"] = marker["funnel"]
     for task, entry in session.manifest["tasks"].items():
         entry["accepted"] = marker["accepted"].get(task, 0)
@@ -366,26 +365,28 @@ def curate(session: Session, synthesized: str, target: int) -> str:
     return str(marker["digest"])
 
 
-def _curate(session: Session, source: Any, folder: Any, key: str, target: int) -> dict[str, Any]:
+def settle(session: Session, source: Any, folder: Any, key: str, target: int = 0) -> dict[str, Any]:
+    """Check the examples a stage kept, drop duplicates and what is over the target; return the marker."""
+    session.run.begin(folder)
     writer = StageWriter(folder, EXAMPLE_SCHEMA, EXAMPLE_KEYS)
-    settle = Settle(target)
+    settled = Settle(target)
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     licences: Counter[str] = Counter()
-    total = session.manifest["funnel"]["synthesize"]["kept"]
+    total = read_json(source / "stage.json")["funnel"]["kept"]
     judged = frame.map_batches(parts(source / "kept"), EXAMPLE_SCHEMA, judge, VERDICT_SCHEMA)
     with closing(judged):
         for rows, verdicts in judged:
-            kept, lost = settle.split(rows, verdicts)
+            kept, lost = settled.split(rows, verdicts)
             writer.count(rows.num_rows)
             writer.kept.add_table(kept)
             writer.drop_table(lost)
             for task, reason in zip(lost["task"].to_pylist(), lost["reason"].to_pylist(), strict=True):
                 reasons[task][reason] += 1
             licences.update(pa.compute.struct_field(kept["source"], "licence").to_pylist())
-            session.tick(Progress("curate", writer.counted, total, sum(settle.accepted.values())))
+            session.tick(Progress("curate", writer.counted, total, sum(settled.accepted.values())))
     return writer.finish(
         key,
-        accepted=dict(settle.accepted),
+        accepted=dict(settled.accepted),
         reasons={task: dict(sorted(c.items())) for task, c in sorted(reasons.items())},
         licences=dict(sorted(licences.items())),
     )

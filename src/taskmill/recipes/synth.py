@@ -198,6 +198,7 @@ def validate(config: SynthConfig) -> None:
     GENERATORS.get(split_reference(config.model.ref)[0])
     if config.verify.checks:
         GENERATORS.get(split_reference(config.verify.ref)[0])
+        load_price(config.budget.prices, config.verify.ref)  # its price, too, before anything is paid
     if load_price(config.budget.prices, config.model.ref) is None and config.budget.max_cost:
         raise ConfigError("--max-cost needs --prices FILE with the price of the model")
     protocol = protocol_of(config.model)

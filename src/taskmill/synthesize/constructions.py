@@ -27,7 +27,7 @@ from taskmill.synthesize.rewriting import (
 from taskmill.tasks.mcqa import lettered
 from taskmill.tasks.passage import content, one_line, sentences, words
 
-__all__ = ["CONSTRUCTIONS", "OF_QUESTION", "Cast", "construct"]
+__all__ = ["CONSTRUCTIONS", "NEEDS", "Cast", "construct"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,8 +330,14 @@ CONSTRUCTIONS: dict[str, Callable[[Row], Iterator[Cast]]] = {
 }
 """Name in a declaration → the construction."""
 
-OF_QUESTION = ("answered", "choices", "yes_no_statement", "senses")
-"""Constructions about a question (or a use of a word), of which a passage may have many."""
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "answered": ("question", "answer", "siblings"),
+    "choices": ("question", "answer", "siblings"),
+    "senses": ("word", "sense", "fits", "context", "siblings"),
+    "yes_no_statement": ("question", "answer"),
+}
+"""Columns a construction reads besides the passage: those are about a question (or the use of a word), of
+which a passage may have many."""
 
 
 def construct(name: str, row: Row) -> Iterator[Cast]:

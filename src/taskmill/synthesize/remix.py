@@ -22,7 +22,7 @@ from taskmill.errors import ConfigError, InputError
 from taskmill.record import Document, Dropped, Example, Origin, Reason, Source, content_id, draw
 from taskmill.registry import nearest
 from taskmill.render import bonito_completion, escape, fill
-from taskmill.synthesize.constructions import OF_QUESTION, Cast, construct
+from taskmill.synthesize.constructions import NEEDS, Cast, construct
 from taskmill.synthesize.declaration import Declaration, OwnTemplate
 from taskmill.synthesize.rewriting import Row, cased
 from taskmill.tasks import get
@@ -183,6 +183,13 @@ class Remix:
             places["siblings.of"] = d.siblings.get("of", "")
         for key, expression in places.items():
             self._check_name(key, expression, known)
+        for construction in d.construct:
+            missing = [c for c in NEEDS.get(construction, ()) if c not in known]
+            if missing:
+                raise ConfigError(
+                    f"{d.key}: construct: {construction} reads {missing[0]!r}, which is neither a column "
+                    "nor declared with `let` or `siblings`"
+                )
         for template in self._templates:
             unknown = sorted(template.recast.columns - known)
             if unknown:
@@ -268,7 +275,7 @@ class Remix:
         # and equal tasks are dropped as duplicates.
         about = f"{self.declaration.key}#{content_id(passage)}"
         for construction in self.declaration.construct:
-            own = f"{about}#{columns.get('question')}" if construction in OF_QUESTION else about
+            own = f"{about}#{columns.get('question')}" if construction in NEEDS else about
             for cast in construct(construction, Row(passage, columns, self.seed, own)):
                 yield self._worded(cast, own)
 
