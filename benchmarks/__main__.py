@@ -8,13 +8,14 @@ Without a word, or with `all`, each runs with its defaults; `--help` after a nam
 import importlib
 import sys
 
-NAMES = ("orchestration", "generation", "million")
-NEED_DATA = ("synthesizer", "verify")
+NAMES = ("orchestration", "generation", "million", "decontaminate", "dsir")
+OF_CHOICE = ("dedup", "selection")  # each wants a word that says what
+NEED_DATA = ("synthesizer", "upstream", "verify")
 
 
 def main() -> None:
     name, *options = sys.argv[1:] or ["all"]
-    if name not in (*NAMES, *NEED_DATA, "all"):
+    if name not in (*NAMES, *NEED_DATA, *OF_CHOICE, "all"):
         sys.exit(f"no benchmark {name!r}; known: {', '.join(NAMES)}, all")
     for one in NAMES if name == "all" else (name,):
         importlib.import_module(f"benchmarks.{one}").main(options)

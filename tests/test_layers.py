@@ -17,6 +17,7 @@ ORDER = [
     "config",
     "store",
     "frame",
+    "kernels",
     "ledger",
     "budget",
     "caller",
@@ -27,6 +28,7 @@ ORDER = [
     "ingest",
     "synthesize",
     "curate",
+    "select",
     "train",
     "export",
     "report",
@@ -37,7 +39,7 @@ ORDER = [
     "cli",
     "__main__",
 ]
-STAGES = {"ingest", "synthesize", "curate", "train"}
+STAGES = {"ingest", "synthesize", "curate", "select", "train"}
 ROOT = Path(taskmill.__file__).parent
 
 

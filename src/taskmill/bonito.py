@@ -41,7 +41,7 @@ class SamplingParams:
 class Bonito:
     """Turns a dataset column of passages into a dataset of tasks."""
 
-    def __init__(self, model: str = "openvino:smollm2-135m", **settings: Any) -> None:
+    def __init__(self, model: str = "openvino:bonito-smollm2-135m", **settings: Any) -> None:
         """Load a model by reference; `settings` are fields of ModelConfig (`base_url=`, `protocol=`).
 
         A reference without a backend (`BatsResearch/bonito-v1`) is loaded by vLLM, as bonito-llm does.

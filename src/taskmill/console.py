@@ -96,14 +96,7 @@ def _reasons(dropped: Mapping[str, int]) -> str:
 def show_manifest(manifest: Mapping[str, Any], run: Path) -> None:
     """Print the funnel, the yield per task type, what it took, where the report is and how it ended."""
     console = Console(highlight=False, soft_wrap=not os.isatty(1))
-    funnel = Table(title=None, box=None, pad_edge=False, header_style="bold")
-    for name in ("stage", "in", "kept", "dropped"):
-        funnel.add_column(name, justify="left" if name in ("stage", "dropped") else "right")
-    for stage, entry in manifest.get("funnel", {}).items():
-        lost = sum(entry["dropped"].values())
-        text = f"{lost}  ({_reasons(entry['dropped'])})" if lost else "0"
-        funnel.add_row(stage, str(entry["in"]), str(entry["kept"]), text)
-    console.print(funnel)
+    console.print(_funnel(manifest.get("funnel", {})))
     if manifest.get("tasks"):
         console.print()
         console.print(_task_table(manifest["tasks"]))
@@ -120,6 +113,52 @@ def show_manifest(manifest: Mapping[str, Any], run: Path) -> None:
     if report.exists():
         console.print(f"report: {report}")
     console.print(str(manifest.get("exit", {}).get("reason", "")))
+
+
+def show_table_report(stage: str, report: Mapping[str, Any], out: Path) -> None:
+    """Print what a command over a table kept and dropped, its warnings, and where the result is."""
+    console = Console(highlight=False, soft_wrap=not os.isatty(1))
+    console.print(_funnel({stage: report["funnel"]}))
+    for warning in report.get("warnings", ()):
+        console.print(f"warning: {warning}")
+    console.print(f"kept, dropped and report: {out}")
+
+
+def show_selection(record: Mapping[str, Any], out: Path) -> None:
+    """Print what was chosen and how it stands against chance and length."""
+    console = Console(highlight=False, soft_wrap=not os.isatty(1))
+    pool, chosen = record["pool"], record["chosen"]
+    console.print(
+        f"{chosen['rows']} of {pool['rows']} rows, {chosen['tokens']} of {pool['tokens']} tokens "
+        f"in {record['seconds']['select']:.2f} s"
+        + (f" · {record['shortfall']}" if record["shortfall"] else "")
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    measures = record["measures"]
+    table.add_column("measure")
+    for name in measures:
+        table.add_column(name, justify="right")
+    table.add_column("beats every draw by chance")
+    for key in next(iter(measures.values())):
+        cells = [measures[name].get(key) for name in measures]
+        if all(value is None for value in cells):
+            continue
+        better = {True: "yes", False: "no", None: ""}[record["beats_every_draw"].get(key)]
+        shown = ["–" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in cells]
+        table.add_row(key.replace("_", " "), *shown, better)
+    console.print(table)
+    console.print(f"selection: {out} · report: {out.with_suffix('.report.html')}")
+
+
+def _funnel(stages: Mapping[str, Any]) -> Table:
+    funnel = Table(title=None, box=None, pad_edge=False, header_style="bold")
+    for name in ("stage", "in", "kept", "dropped"):
+        funnel.add_column(name, justify="left" if name in ("stage", "dropped") else "right")
+    for stage, entry in stages.items():
+        lost = sum(entry["dropped"].values())
+        text = f"{lost}  ({_reasons(entry['dropped'])})" if lost else "0"
+        funnel.add_row(stage, str(entry["in"]), str(entry["kept"]), text)
+    return funnel
 
 
 def _task_table(tasks: Mapping[str, Any]) -> Table:

@@ -65,6 +65,14 @@ class Reason(StrEnum):
     LEAKED_ANSWER = "leaked_answer"  # the instruction already states the response
     MARKER = "marker"  # a wire marker or placeholder is left in the text
     REPETITIVE = "repetitive"  # the output repeats itself
+    # curate: whole data sets
+    OFF_LANGUAGE = "off_language"  # the response is not written in the script of what it answers
+    NEAR_DUPLICATE = "near_duplicate"  # shares most of its n-grams with a row that is kept
+    SEMANTIC_DUPLICATE = "semantic_duplicate"  # lies as close as the threshold to a row that is kept
+    OVER_SKELETON_CAP = "over_skeleton_cap"  # more rows of one template's skeleton than the cap allows
+    OVER_SOURCE_CAP = "over_source_cap"  # more rows of one source family than the cap allows
+    CONTAMINATED = "contaminated"  # holds an item of an evaluation set
+    BENCHMARK_TASK = "benchmark_task"  # its task is known to be made from a benchmark
     # verify: checks that need a model
     NOT_REPRODUCED = "not_reproduced"  # an independent answerer gives another response
     NEEDS_NO_PASSAGE = "needs_no_passage"  # an answerer solves it without the passage

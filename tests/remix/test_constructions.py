@@ -95,16 +95,29 @@ def test_every_cast_is_accepted_or_says_why(seed):
 
 def test_sense_pairs_need_a_use_that_fits_and_compare_by_definition():
     uses = [
-        {"context": "He sat on the bank of the river", "sense": "land by water", "fits": True},
-        {"context": "They walked along the bank", "sense": "land by water", "fits": True},
-        {"context": "The bank gave her a loan", "sense": "land by water", "fits": False},
+        {
+            "word": "bank",
+            "context": "He sat on the bank of a river",
+            "sense": "land by water",
+            "fits": True,
+        },
+        {"word": "bank", "context": "They walked along the bank", "sense": "land by water", "fits": True},
+        {"word": "bank", "context": "The bank gave her a loan", "sense": "land by water", "fits": False},
     ]
     made = set()
     for seed in range(20):
         own = Row(uses[0]["context"], {**uses[0], "word": "bank", "siblings": uses}, seed, "x")
         (cast,) = construct("senses", own)
         made.add((cast.slots["second"], cast.response in ("Yes", "True")))
-    assert made == {("They walked along the bank", True), ("The bank gave her a loan", False)}
+    assert made == {("They walked along the bank.", True), ("The bank gave her a loan.", False)}
+    others = [
+        {"word": "well", "context": f"All is well in town {i}", "sense": "", "fits": True} for i in range(9)
+    ]
+    for seed in range(20):
+        own = Row(uses[0]["context"], {**uses[0], "siblings": uses + others}, seed, "x")
+        (cast,) = construct("senses", own)
+        assert cast.slots["first"] in cast.passage  # one sentence among those of other words
+        assert "along the bank" not in cast.passage
     unfit = Row(uses[2]["context"], {**uses[2], "word": "bank", "siblings": uses}, 0, "x")
     assert list(construct("senses", unfit)) == []
 

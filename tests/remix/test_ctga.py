@@ -1,6 +1,7 @@
 """Balance and composition: counts add up, shares follow the formula, attributes are read back."""
 
 import itertools
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -10,10 +11,10 @@ from hypothesis import strategies as st
 
 from taskmill.errors import ConfigError
 from taskmill.record import Document, Example, Source, content_id
-from taskmill.render import bonito_prompt
-from taskmill.synthesize.ctga import Balance, Entry, compose, quotas, select
+from taskmill.render import attributes_prompt, bonito_prompt
+from taskmill.synthesize.ctga import Balance, Entry, about, compose, quotas, select
 from taskmill.tasks import get
-from taskmill.tasks.base import Attributes, Draft
+from taskmill.tasks.base import Attributes, Draft, Rejected
 
 PASSAGE = "The harbour of Tarn was opened in 1902. Ida Holm designed its lighthouse."
 COUNTS = st.dictionaries(
@@ -83,7 +84,7 @@ def test_several_tasks_of_a_passage_share_a_row_and_are_read_back():
     (row,) = compose([example(i) for i in range(3)], Balance(several=1.0), 0)
     assert row.attributes == ("tasks",)
     assert len(row.examples) == 3
-    assert "\ntasks: 3\n<|context|>" in row.prompt
+    assert row.prompt.endswith("\ntasks: 3\n<|task|>\n")
     kind = get("exqa")
     document = Document(content_id(PASSAGE), PASSAGE)
     ask = kind.ask(document, "bonito-attributes", attributes=Attributes(count=3))
@@ -94,21 +95,64 @@ def test_several_tasks_of_a_passage_share_a_row_and_are_read_back():
     assert len(list(compose([example(i) for i in range(3)], Balance(several=0), 0))) == 3
 
 
-def test_a_row_without_attributes_is_v1_byte_for_byte():
-    (row,) = compose([example(0)], Balance(several=0, labels=0, answers=0), 0)
-    assert row.prompt == bonito_prompt("extractive question answering", PASSAGE)
-    assert row.attributes == ()
+def test_the_bonito_protocol_is_v1_byte_for_byte():
+    rows = list(compose([example(i) for i in range(4)], Balance(protocol="bonito", several=1, answers=1), 0))
+    assert {row.prompt for row in rows} == {bonito_prompt("extractive question answering", PASSAGE)}
+    assert len(rows) == 4
+    assert all(row.attributes == () for row in rows)
+
+
+def test_all_prompts_about_a_passage_begin_with_it():
+    own = [example(0), example(1, "qg"), example(2, "ynqa", response="Yes", options=("Yes", "No"))]
+    rows = list(compose(own, Balance(several=0, sentences=1, labels=1, answers=1), 0))
+    assert {row.prompt.split("<|tasktype|>")[0] for row in rows} == {f"<|context|>\n{PASSAGE}\n"}
+
+
+def test_a_row_quotes_the_sentence_it_is_about():
+    passage = (
+        "The harbour of Lindau was dredged in the spring. Anna Weber opened the first lighthouse there in "
+        "1853. Most boats came from Bregenz with timber and salt."
+    )
+    asked = replace(
+        example(0),
+        context=passage,
+        instruction="{{context}}\n\nQuestion: Who opened the first lighthouse?",
+        response="Anna Weber",
+    )
+    assert about(asked) == "Anna Weber opened the first lighthouse there in 1853."
+    (row,) = compose([asked], Balance(several=0, answers=0, sentences=1), 0)
+    assert "\nsentence: Anna Weber opened the first lighthouse there in 1853.\n<|task|>\n" in row.prompt
+    assert about(replace(asked, instruction="{{context}} Why?", response="No idea")) == ""
+    undecided = replace(asked, task="nli", response="Maybe", options=("Yes", "No", "Maybe"), answer_index=2)
+    assert about(undecided) == ""
+    assert about(replace(asked, task="summarization")) == ""
+
+
+def test_a_trained_generator_is_asked_about_a_sentence():
+    text = "Ships reach the harbour at noon every day. In the spring of 1902 it was dredged by four men."
+    document = Document(content_id(text), text)
+    said = {
+        get("exqa").ask(document, "bonito-attributes", sample=s).prompt.split("sentence: ")[1].split("\n")[0]
+        for s in range(2)
+    }
+    assert said == set(text.replace("day. ", "day.|").split("|"))
+    coref = get("coref").ask(document, "bonito-attributes")
+    assert "sentence: In the spring" in coref.prompt
+    none = Document("x", "Ships reach the harbour at noon every day, Anna said so.")
+    assert isinstance(get("coref").ask(none, "bonito-attributes"), Rejected)
 
 
 def test_label_rows_name_labels_and_answer_as_the_product_asks_for_them():
     own = example(0, "ynqa", response="Yes", options=("Yes", "No"), answer_index=0)
     (row,) = compose([own], Balance(several=0, labels=1, answers=1), 0)
-    assert "\nlabels: Yes | No\nanswer: Yes\n<|context|>" in row.prompt
+    assert row.prompt.endswith("\nlabels: Yes | No\nanswer: Yes\n<|task|>\n")
     document = Document(content_id(PASSAGE), PASSAGE)
     prompts = {
         get("ynqa").ask(document, "bonito-attributes", sample=s, attributes=Attributes()).prompt
         for s in range(4)
     }
-    assert row.prompt in prompts
+    # The product quotes a sentence and begins the reply, too.
+    plain = {re.sub(r"\nsentence: [^\n]*", "", p).split("<|task|>\n")[0] + "<|task|>\n" for p in prompts}
+    assert row.prompt in plain
     free = get("ynqa").ask(document, "bonito-attributes", attributes=Attributes(guided=False))
-    assert free.prompt == bonito_prompt("yes-no question answering", PASSAGE)
+    assert free.prompt == attributes_prompt("yes-no question answering", PASSAGE, {})

@@ -86,7 +86,7 @@ def test_rows_become_training_rows_with_their_provenance(folder):
     assert all(r["licence"] == "MIT" and r["dataset"] == "harbours" for r in made)
     assert all(r["split"] == "validation" and r["templates"] and r["examples"] for r in made)
     for row in made:
-        assert row["prompt"].startswith("<|tasktype|>\n")
+        assert row["prompt"].startswith("<|context|>\n")
         assert row["prompt"].endswith("\n<|task|>\n")
         assert row["passage"] in row["prompt"]
         assert row["completion"].count("<|pipe|>") == row["completion"].count("<|task|>") + 1

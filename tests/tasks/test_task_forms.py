@@ -6,9 +6,10 @@ import pytest
 
 from taskmill.record import Document, Example, Reason, content_id
 from taskmill.tasks import get
-from taskmill.tasks.base import Attributes, Draft, Rejected, has_scrap, parse_reply, without_thoughts
+from taskmill.tasks.base import Attributes, Draft, Rejected
 from taskmill.tasks.labels import enumerations, options_in, plain_yes_no
 from taskmill.tasks.passage import content
+from taskmill.tasks.reply import has_scrap, parse_reply, without_thoughts
 from taskmill.tasks.rules import filled_as, question_of, quoted
 from taskmill.testing import PASSAGE
 

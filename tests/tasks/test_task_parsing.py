@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from taskmill.record import Document, Example, Reason, content_id
 from taskmill.render import escape, unescape
 from taskmill.tasks import get, names
-from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line, parse_reply
+from taskmill.tasks.base import Ask, Attributes, Draft, Rejected
+from taskmill.tasks.reply import first_line, parse_reply
 from taskmill.testing import GARBAGE, HOSTILE, PASSAGE
 
 QA = ("question", "answer")

@@ -21,7 +21,7 @@ class ModelConfig:
     """Which model answers, where, and how it samples."""
 
     ref: str = field(
-        default="openvino:smollm2-135m",
+        default="openvino:bonito-smollm2-135m",
         metadata={"help": "backend:name[@revision], e.g. openai:gpt-4.1-mini, echo:", "flag": "model"},
     )
     base_url: str = field(default="", metadata={"help": "address of an OpenAI-compatible server"})

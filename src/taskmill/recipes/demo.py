@@ -30,7 +30,7 @@ def write_reference(path: Path) -> None:
 
 
 def demo(
-    out: str | Path, *, model: str = "openvino:smollm2-135m", on_progress: OnProgress | None = None
+    out: str | Path, *, model: str = "openvino:bonito-smollm2-135m", on_progress: OnProgress | None = None
 ) -> dict[str, Any]:
     """Run the main job on the language reference and return the manifest."""
     out = Path(out)

@@ -206,7 +206,8 @@ Job = tuple[Declaration, tuple[OwnTemplate, ...], int, str, int, list[dict[str, 
 def _jobs(declaration: Declaration, names: Sequence[str], config: RemixConfig) -> Iterator[Job]:
     """Yield batches of rows with what is needed to remix them."""
     templates = _collected(declaration, config)
-    siblings = _siblings(declaration, names, config) if declaration.siblings else {}
+    remixer = Remix(replace(declaration, templates=()), config.seed)
+    siblings = _siblings(remixer, names, config) if declaration.siblings else {}
     left = config.limit or None
     for name in names:
         rows = enumerate(islice(read_records(name, declaration.split), left))
@@ -214,7 +215,7 @@ def _jobs(declaration: Declaration, names: Sequence[str], config: RemixConfig) -
         while batch := list(islice(rows, _ROWS)):
             found = [row for _, row in batch]
             for row in found if declaration.siblings else ():
-                row["siblings"] = siblings.get(_group(declaration, row), [])
+                row["siblings"] = siblings.get(remixer.group(row), [])
             yield declaration, templates, config.seed, uri, batch[0][0], found
             if left is not None:
                 left -= len(found)
@@ -237,24 +238,14 @@ def _collected(declaration: Declaration, config: RemixConfig) -> tuple[OwnTempla
     )
 
 
-def _group(declaration: Declaration, row: dict[str, Any]) -> str:
-    by = declaration.siblings.get("by", "")
-    if by not in row:
-        raise ConfigError(
-            f"{declaration.key}: siblings.by: no column {by!r}; there are: {', '.join(sorted(row))}"
-        )
-    return str(row[by])
-
-
-def _siblings(declaration: Declaration, names: Sequence[str], config: RemixConfig) -> dict[str, list[Any]]:
-    """Return, for each value of the grouping column, what its rows have in common to show."""
+def _siblings(remixer: Remix, names: Sequence[str], config: RemixConfig) -> dict[str, list[Any]]:
+    """Return, for each group of rows, what its rows have in common to show."""
     found: dict[str, list[Any]] = defaultdict(list)
-    remixer = Remix(replace(declaration, templates=()), config.seed)
-    rows = chain.from_iterable(read_records(name, declaration.split) for name in names)
+    rows = chain.from_iterable(read_records(name, remixer.declaration.split) for name in names)
     for row in islice(rows, config.limit or None):
         value = remixer.sibling(row)
         if value is not None:
-            found[_group(declaration, row)].append(value)
+            found[remixer.group(row)].append(value)
     return found
 
 

@@ -45,9 +45,16 @@ def pose(how: Synthesis, model: str, document: Document, task: str, sample: int)
         return _dropped(name, task, document, origin, ask)
     s = how.sampling
     tokens = how.max_new_tokens or ask.max_tokens
-    if how.two_stage and _in_two_stages(ask):
-        ask = replace(ask, stop=(*ask.stop, PIPE_MARKER))
     sampling = Sampling(s.temperature, s.top_p, tokens, ask.stop)
+    if how.two_stage and _in_two_stages(ask):
+        instruction, given, _ = ask.opening.partition(PIPE_MARKER)
+        if given:  # the instruction is known: what is left is the second stage
+            sampling = Sampling(
+                temperature=0, max_tokens=RESPONSE_TOKENS, choices=kind.choices(instruction.strip(), ask)
+            )
+        else:
+            ask = replace(ask, stop=(*ask.stop, PIPE_MARKER))
+            sampling = replace(sampling, stop=ask.stop)
     return request(
         model, sampling, prompt=ask.prompt, messages=ask.messages, seed=how.seed, sample=sample, payload=ask
     )
@@ -64,7 +71,15 @@ def requests(
 
 
 def _in_two_stages(ask: Ask) -> bool:
-    return ask.protocol.startswith("bonito") and ask.attributes.count == 1
+    return ask.protocol.startswith("bonito") and ask.attributes.count == 1 and not ask.closing
+
+
+def written(ask: Ask, completion: Completion) -> str:
+    """Return the reply whole: what it was begun with, what the model wrote, what it ends with."""
+    text = completion.text
+    if ask.closing and completion.finish == "stop":
+        text = text.rstrip().partition("\n")[0] + ask.closing
+    return (ask.opening.rstrip(" ") if text[:1].isspace() else ask.opening) + text
 
 
 RESPONSE_TOKENS = 256
@@ -78,16 +93,17 @@ def respond(model: str, asked: Request, completion: Completion) -> Request | Non
     the second. Where the instruction names a closed label set, the call carries it as `choices`.
     """
     ask: Ask = asked.payload
-    instruction = completion.text.partition(PIPE_MARKER)[0].strip()
+    instruction = written(ask, completion).partition(PIPE_MARKER)[0].strip()
     if PIPE_MARKER not in ask.stop or ask.instruction or completion.finish != "stop" or not instruction:
         return None
-    prompt = f"{asked.prompt}{instruction}\n{PIPE_MARKER}\n"
+    head = asked.prompt.removesuffix(ask.opening.rstrip(" "))
+    prompt = f"{head}{instruction}\n{PIPE_MARKER}\n"
     choices = get(ask.task).choices(instruction, ask)
     return request(
         model,
         Sampling(temperature=0, max_tokens=RESPONSE_TOKENS, choices=choices),
         prompt=prompt,
-        payload=replace(ask, instruction=instruction),
+        payload=replace(ask, instruction=instruction, opening="", closing=""),
     )
 
 
@@ -107,7 +123,7 @@ def examples(model: str, asked: Request, completion: Completion) -> Iterator[Exa
 def _outcomes(ask: Ask, completion: Completion) -> list[Draft | Rejected]:
     if completion.finish == "error":
         return [Rejected(Reason.CALL_FAILED, completion.error)]
-    text = completion.text
+    text = written(ask, completion)
     if ask.instruction:
         text = f"{ask.instruction}\n{PIPE_MARKER}\n{text}"
     if completion.finish == "length":

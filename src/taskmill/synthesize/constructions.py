@@ -60,6 +60,12 @@ def judged(row: Row, passage: str, statement: str, meaning: int, how: str) -> It
     yield Cast("te", passage, labels[min(meaning, 1)], {"statement": statement, "labels": names}, how)
 
 
+LONGEST_STATEMENT = 15
+"""Words; chosen: a generator that learns from longer ones copies the sentence and forgets the change."""
+
+LONGEST_PAIR = 24
+"""Words of a sentence that is said again (chosen, for the same reason)."""
+
 # sentences of the passage, said again
 
 
@@ -67,13 +73,13 @@ def paraphrases(row: Row) -> Iterator[Cast]:
     """A sentence of the passage said in other words; and such a pair, or a false one, to be told apart."""
     for sentence in own_sentences(row, "paraphrase sentence"):
         said = retold(sentence, row)
-        if said:
+        if said and len(words(sentence)) <= LONGEST_PAIR:
             yield Cast("paraphrase", row.passage, said, {"sentence": sentence}, "retold")
             yield from same_or_not(row, row.passage, sentence, said, True)
             break
     for sentence in own_sentences(row, "other sentence"):
         said = denied(turned(sentence, row.passage) or reworded(sentence, row) or sentence, row)
-        if said:
+        if said and len(words(sentence)) <= LONGEST_PAIR:
             yield from same_or_not(row, row.passage, sentence, said, False)
             break
 
@@ -89,12 +95,13 @@ def statements(row: Row) -> Iterator[Cast]:
     """Statements that follow from a sentence of the passage, contradict it, or are left open by it."""
     for sentence in own_sentences(row, "stated"):
         said = retold(shortened(sentence), row)
-        if said:
+        if said and len(words(said)) <= LONGEST_STATEMENT:
             yield from judged(row, row.passage, said, 0, "retold statement")
             break
     for sentence in own_sentences(row, "contradicted"):
         said = denied(shortened(sentence), row)
-        if said:
+        said = (said and retold(said, row)) or said
+        if said and len(words(said)) <= LONGEST_STATEMENT:
             yield from judged(row, row.passage, said, 1, "denied statement")
             break
     yield from left_open(row)
@@ -109,7 +116,7 @@ def left_open(row: Row) -> Iterator[Cast]:
     first = row.passage[: _ends(row.passage, found)[cut - 1]].strip()
     for sentence in row.order([one_line(s) for s in found[cut:]], "open"):
         new = content(sentence) - content(first)
-        if stands_alone(sentence) and len(words(sentence)) < 22 and len(new) > 3:
+        if stands_alone(sentence) and len(words(sentence)) <= LONGEST_STATEMENT and len(new) > 3:
             yield from judged(row, first, sentence, 2, "later sentence")
             return
 
@@ -297,23 +304,33 @@ def neutral(row: Row) -> Iterator[Cast]:
 
 
 def senses(row: Row) -> Iterator[Cast]:
-    """Pairs of uses of a word. Columns: word, sense (a definition), fits, siblings (all uses of the word).
+    """Pairs of uses of a word. Columns: word, sense (a definition), fits, siblings (uses of it and others).
 
-    Two uses that fit one definition have the same sense; a use that does not fit it has another.
+    Two uses that fit one definition have the same sense; a use that does not fit it has another. A use is
+    one sentence; uses of other words stand around it, so that it has to be found in a passage.
     """
-    uses = [u for u in row.columns.get("siblings") or () if u["context"] != row.columns["context"]]
+    said, word = row.columns["context"], row.columns["word"]
+    siblings = row.columns.get("siblings") or ()
+    uses = [u for u in siblings if u["context"] != said and u["word"] == word]
     if not row.columns["fits"]:
         return
+    others = row.order(sorted({u["context"] for u in siblings if u["word"] != word}), "around")
+    around = row.order([said, *others[: row.draw("how many around", 7)]], "place")
+    passage = " ".join(_ended(capital(text)) for text in around)
     for use in row.order([str(i) for i in range(len(uses))], "uses"):
         other = uses[int(use)]
         same = other["fits"] and other["sense"] == row.columns["sense"]
         differs = not other["fits"] and other["sense"] == row.columns["sense"]
         if same or differs:
             names, yes, no = (YES_NO, TRUE_FALSE)[row.draw("sense labels", 4) == 0]
-            first, second = one_line(row.passage), one_line(capital(other["context"]))
+            first, second = _ended(capital(one_line(said))), _ended(capital(one_line(other["context"])))
             slots = {"word": str(row.columns["word"]), "first": first, "second": second, "labels": names}
-            yield Cast("wsd", row.passage, yes if same else no, slots, "uses of a word")
+            yield Cast("wsd", passage, yes if same else no, slots, "uses of a word")
             return
+
+
+def _ended(text: str) -> str:
+    return text if text.rstrip()[-1:] in ".!?" else f"{text.rstrip()}."
 
 
 CONSTRUCTIONS: dict[str, Callable[[Row], Iterator[Cast]]] = {

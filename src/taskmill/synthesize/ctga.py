@@ -1,8 +1,9 @@
 """Conditional task generation with attributes: from remixed examples to the rows a generator is trained on.
 
-A row is the wire prompt and the completion (`render.bonito_prompt`, `bonito_completion`). Beyond v1's
-format a prompt may carry attributes, one "name: value" line each: `labels` (the label set), `answer`
-(the response to aim at) and `tasks` (how many tasks to write, `<|task|>` between them).
+A row is the wire prompt and the completion (`render.bonito_completion`). The prompt is v1's own
+(`bonito_prompt`, no attributes), or that of our own generators (`attributes_prompt`): the passage first, and
+attributes, one "name: value" line each: `sentence` (the sentence of the passage to ask about), `labels` (the
+label set), `answer` (the response to aim at) and `tasks` (how many tasks to write, `<|task|>` between them).
 """
 
 from __future__ import annotations
@@ -11,14 +12,23 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from math import log
 
 import pyarrow as pa
 
 from taskmill.errors import ConfigError
 from taskmill.record import Example, content_id, draw
-from taskmill.render import TASK_MARKER, attributes_text, bonito_completion, bonito_prompt
+from taskmill.render import (
+    PLACEHOLDER,
+    TASK_MARKER,
+    attributes_prompt,
+    attributes_text,
+    bonito_completion,
+    bonito_prompt,
+)
 from taskmill.tasks import get
 from taskmill.tasks.labels import LabelType
+from taskmill.tasks.passage import content, one_line, sentences, words
 
 __all__ = ["CTGA_SCHEMA", "Balance", "CtgaRow", "compose", "quotas", "select"]
 
@@ -57,11 +67,22 @@ class Balance:
         default=0.0, metadata={"help": "largest task type over smallest; 0: whatever comes"}
     )
     max_chars: int = field(default=0, metadata={"help": "leave out passages of more characters; 0: keep all"})
+    protocol: str = field(
+        default="bonito-attributes",
+        metadata={
+            "help": "prompts: bonito as BatsResearch/bonito-v1 reads them, without attributes; "
+            "bonito-attributes with the passage first, for generators of our own",
+            "choices": ("bonito", "bonito-attributes"),
+        },
+    )
     several: float = field(
         default=0.25, metadata={"help": "share of passages whose tasks are put in one row, where they can be"}
     )
     labels: float = field(default=0.5, metadata={"help": "share of label rows whose prompt names the labels"})
     answers: float = field(default=0.3, metadata={"help": "share of rows whose prompt names the answer"})
+    sentences: float = field(
+        default=0.7, metadata={"help": "share of rows whose prompt quotes the sentence they are about"}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +161,22 @@ def select(entries: Iterable[Entry], balance: Balance, caps: Mapping[str, int], 
     """Return the ids to keep. `caps` bounds one dataset's share of a task type.
 
     Within a type the datasets are balanced by the same temperature, and within a dataset the labels
-    take turns; beyond that the order is a draw on the id, so that it depends on nothing else. For a
-    share of the passages (`several`) it is a draw on the passage: their tasks come together.
+    take turns; beyond that the order is a draw on the passage, so that a passage comes with tasks of many
+    types: training then reads it once and learns what sets them apart. Passages weigh as the square of their
+    number of types (chosen, to favour those). A passage's further tasks of one type come with it for a
+    share of the passages (`several`), else by a draw of their own.
     """
     piles: dict[str, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
+    types: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         if balance.max_chars and entry.chars > balance.max_chars:
             continue
         piles[entry.task][entry.dataset].append(entry)
+        types[entry.passage].add(entry.task)
+    weights = {passage: len(tasks) ** 2 for passage, tasks in types.items()}
     ordered = {
         task: {
-            name: _turns(pile, task, balance, seed)[: caps.get(name) or None]
+            name: _turns(pile, task, balance, seed, weights)[: caps.get(name) or None]
             for name, pile in sorted(by.items())
         }
         for task, by in sorted(piles.items())
@@ -164,12 +190,20 @@ def select(entries: Iterable[Entry], balance: Balance, caps: Mapping[str, int], 
     return kept
 
 
-def _turns(pile: Sequence[Entry], task: str, balance: Balance, seed: int) -> list[Entry]:
+def _turns(
+    pile: Sequence[Entry], task: str, balance: Balance, seed: int, weights: Mapping[str, int]
+) -> list[Entry]:
     """Order a pile by draws; where the responses are labels, different labels take turns."""
+    firsts: dict[str, str] = {}
+    for entry in pile:
+        firsts[entry.passage] = min(firsts.get(entry.passage, entry.id), entry.id)
 
-    def place(entry: Entry) -> tuple[int, str]:
-        together = _share(seed, entry.passage, "several") < balance.several
-        return draw(seed, entry.passage if together else entry.id, "corpus"), entry.id
+    def place(entry: Entry) -> tuple[float, str]:
+        first = firsts[entry.passage] == entry.id
+        together = first or _share(seed, entry.passage, "several") < balance.several
+        drawn = _share(seed, entry.passage if together else entry.id, "corpus")
+        # Weighted sampling without replacement: smallest -log(u) / weight (Efraimidis and Spirakis 2006).
+        return -log(drawn or 1e-300) / weights[entry.passage], entry.id
 
     ordered = sorted(pile, key=place)
     if not isinstance(get(task), LabelType):
@@ -190,9 +224,10 @@ def compose(examples: Sequence[Example], balance: Balance, seed: int) -> Iterato
     by_task: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
         by_task[example.task].append(example)
+    attributes = balance.protocol == "bonito-attributes"
     for _task, own in sorted(by_task.items()):
         group = content_id(own[0].context)
-        together = len(own) > 1 and _share(seed, group, "several") < balance.several
+        together = attributes and len(own) > 1 and _share(seed, group, "several") < balance.several
         if together:
             for start in range(0, len(own), MOST_TASKS):
                 yield _row(own[start : start + MOST_TASKS], group, balance, seed)
@@ -215,9 +250,16 @@ def _row(own: Sequence[Example], group: str, balance: Balance, seed: int) -> Ctg
     answer = ""
     if len(own) == 1 and (labelled or first.task in ANSWERED) and len(first.response) < 200:
         answer = first.response if _share(seed, first.id, "answer") < balance.answers else ""
-    attributes = attributes_text(labels=labels, answer=answer, tasks=len(own))
+    sentence = ""
+    if len(own) == 1 and _share(seed, first.id, "sentence") < balance.sentences:
+        sentence = about(first)
     parts = [bonito_completion(e.instruction, e.response, e.context) for e in own]
-    prompt = bonito_prompt(get(first.task).title, first.context, attributes)
+    if balance.protocol == "bonito":
+        attributes: dict[str, str] = {}
+        prompt = bonito_prompt(get(first.task).title, first.context)
+    else:
+        attributes = attributes_text(labels=labels, answer=answer, tasks=len(own), sentence=sentence)
+        prompt = attributes_prompt(get(first.task).title, first.context, attributes)
     completion = f"\n{TASK_MARKER}\n".join(parts)
     return CtgaRow(
         content_id(prompt, completion),
@@ -234,6 +276,23 @@ def _row(own: Sequence[Example], group: str, balance: Balance, seed: int) -> Ctg
         first.source.licence,
         first.source.split,
     )
+
+
+def about(example: Example) -> str:
+    """Return the sentence of the passage that the task is about, on one line, or "".
+
+    It is the one that shares most content words with instruction and response, two at least (chosen: one
+    word in common says little); what the passage leaves open is about none.
+    """
+    kind = get(example.task)
+    if not kind.about_a_sentence:
+        return ""
+    if isinstance(kind, LabelType) and kind.meaning(example.response) == 2:
+        return ""
+    said = content(f"{example.instruction.replace(PLACEHOLDER, ' ')} {example.response}")
+    found = [s for s in sentences(example.context) if 5 <= len(words(s)) <= 40]
+    best = max(found, key=lambda s: (len(content(s) & said), -len(s)), default="")
+    return one_line(best) if len(content(best) & said) >= 2 else ""
 
 
 def counts(rows: Iterable[CtgaRow]) -> dict[str, Counter[str]]:

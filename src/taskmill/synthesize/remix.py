@@ -162,6 +162,13 @@ class Remix:
         except _NullError:
             return None
 
+    def group(self, row: Mapping[str, Any]) -> str:
+        """Return the group of a row (`siblings.by`: a column or an expression over the columns)."""
+        by = self.declaration.siblings.get("by", "")
+        if by not in row:
+            self._check_name("siblings.by", by, {*row, *_FUNCTIONS})
+        return str(row[by] if by in row else self._value("siblings.by", by, row))
+
     def _source(self, number: int, uri: str) -> Source:
         d = self.declaration
         return Source(dataset=d.name, config=d.config, split=d.split, row=number, licence=d.licence, url=uri)

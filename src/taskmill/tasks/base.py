@@ -5,24 +5,26 @@ into drafts, `check` a finished example, `grade` somebody's answer to it. Most t
 `build` (reply parts → Draft), `check`, `grade` and `sample`; `ask` and `parse` speak both protocols:
 
 - *bonito*: the wire prompt; the reply is instruction, the line `<|pipe|>`, response.
-- *bonito-attributes*: the same with attribute lines (label set, answer to aim at, language, number of
-  tasks) for generators trained on them; several tasks in a reply are separated by `<|task|>`.
+- *bonito-attributes*: for generators of our own. The passage stands first, attribute lines (sentence to ask
+  about, label set, answer to aim at, language, number of tasks) follow the task type; several tasks in a
+  reply are separated by `<|task|>`.
 - *chat*: a prompt of our own wording (`templates/tasks.yaml`); the reply is JSON or labelled lines
   (`Question: …` / `Answer: …`), with or without Markdown fences.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from taskmill.calls import Message
 from taskmill.record import Document, Example, Reason, draw
 from taskmill.render import (
+    PIPE_MARKER,
     PLACEHOLDER,
     TASK_MARKER,
+    attributes_prompt,
     attributes_text,
     bonito_prompt,
     escape,
@@ -30,6 +32,8 @@ from taskmill.render import (
     has_placeholder,
     unescape,
 )
+from taskmill.tasks.passage import draw_sentence
+from taskmill.tasks.reply import has_scrap, parse_reply, without_thoughts
 from taskmill.templates import words
 
 __all__ = [
@@ -38,10 +42,6 @@ __all__ = [
     "Draft",
     "Rejected",
     "TaskType",
-    "first_line",
-    "has_scrap",
-    "parse_reply",
-    "without_thoughts",
 ]
 
 
@@ -64,7 +64,9 @@ class Ask:
     """One question put to a generator: the rendered prompt and what `parse` needs to read the reply.
 
     `fields` holds what was drawn for this request (a label, a sentence, a word …), by name;
-    `instruction` what a first call wrote, where this one asks for the response only.
+    `instruction` what a first call wrote, where this one asks for the response only. A trained generator's
+    reply may be begun for it: `opening` stands at the end of the prompt and belongs to the reply, and
+    `closing` is what follows the one part it writes (empty: it writes the rest itself).
     """
 
     task: str
@@ -79,6 +81,8 @@ class Ask:
     template: str = ""
     seed: int = 0
     instruction: str = ""
+    opening: str = ""
+    closing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,127 +107,6 @@ class Rejected:
 
 
 _SLOT = re.compile(r"\{\{\s*context\s*\}\}")
-_LINE = re.compile(
-    r"^\s*(?:\d+[.)]\s*)?[*_#\s]*([A-Za-z][A-Za-z ]{0,24}?)\s*\d*[*_]*\s*[:：]\s*[*_]*\s*(.*)$"
-)
-_NUMBERED = re.compile(r"^\s*\d{1,2}[.)]\s+(?=\S)", re.MULTILINE)
-_SHORT = {"q": "question", "a": "answer"}
-_THOUGHTS = re.compile(r"^.*</think(?:ing)?>", re.I | re.S)
-_THOUGHT = re.compile(r"</?think(?:ing)?>", re.I)
-_SCRAP = re.compile(r"""\{\s*["'][^"'\n]{1,40}["']\s*:|"[\w ]{1,24}"\s*:\s*["\[{]""")
-_JSON_START = re.compile(r"\[\s*\{|\{")
-_TRIES = 16  # places where JSON may start; chosen: a reply holds one object or a short list
-_DECODER = json.JSONDecoder(strict=False)  # line ends inside strings are common
-
-
-def without_thoughts(text: str) -> str | None:
-    """Return the reply without what stands up to its last `</think>`; None if a thought is not closed."""
-    text = _THOUGHTS.sub("", text)
-    return None if _THOUGHT.search(text) else text
-
-
-def has_scrap(text: str, passage: str = "") -> str:
-    """Return a piece of JSON or a thinking tag that is left in the text and not the passage's, or ""."""
-    for pattern in (_THOUGHT, _SCRAP):
-        for found in pattern.finditer(text):
-            if found[0] not in passage:
-                return found[0]
-    return ""
-
-
-def parse_reply(text: str, names: Sequence[str]) -> list[dict[str, str]]:
-    """Read a chat reply into one dict per task, keyed by lower-case part names.
-
-    Accepts JSON objects that hold the first name, with any text around, or labelled lines; strips
-    thoughts in `<think>` tags (a thought without an end leaves nothing) and a Markdown fence. A part
-    runs until the next label; the first name seen again starts the next task. Text before the first
-    label belongs to the first name, because the prompt ends with that label; if that name follows as
-    a label, the text was only a preamble. A task of one part may also come as a numbered list.
-    """
-    text = without_thoughts(text) or ""
-    rows = _json_rows(text, names)
-    if rows:
-        return [{_key(k): _flat(v) for k, v in r.items()} for r in rows]
-    body = _unfenced(text).strip()
-    found: list[dict[str, list[str]]] = [{}]
-    current, preamble = names[0], True
-    for line in body.split("\n"):
-        labelled = _LINE.match(line)
-        label = _SHORT.get(labelled[1].lower(), labelled[1].lower()) if labelled else ""
-        if labelled and label in names:
-            current, line = label, labelled[2]
-            if current == names[0] and names[0] in found[-1]:
-                if preamble:
-                    found.pop()
-                found.append({})
-            preamble = False
-        found[-1].setdefault(current, []).append(line)
-    if preamble and len(names) == 1:
-        items = [item.strip() for item in _NUMBERED.split(body)]
-        if len(items) > 2:
-            return [{names[0]: item} for item in items[not items[0] or items[0].endswith(":") :]]
-    return [{k: "\n".join(v).strip() for k, v in parts.items()} for parts in found]
-
-
-def _unfenced(text: str) -> str:
-    """Return what stands in the first Markdown fence, or the text itself."""
-    _, fence, inside = text.partition("```")
-    if not fence:
-        return text
-    # The fence's first line names a language; what follows the closing fence is chatter.
-    _, _, inside = inside.partition("\n")
-    inside = inside.partition("```")[0]
-    return inside if inside.strip() else text.replace("```", "")
-
-
-def _json_rows(text: str, names: Sequence[str]) -> list[dict[str, object]]:
-    """Return the objects with the task's first part in the text: one, several or a list of them."""
-    rows: list[dict[str, object]] = []
-    at = 0
-    for _ in range(_TRIES):
-        start = _JSON_START.search(text, at)
-        if not start:
-            break
-        try:
-            loaded, at = _DECODER.raw_decode(text, start.start())
-        except (ValueError, RecursionError):
-            at = start.start() + 1
-            continue
-        # A list or object under a single key is what the key names.
-        while isinstance(loaded, dict) and len(loaded) == 1 and not _named(loaded, names):
-            (loaded,) = loaded.values()
-        found = loaded if isinstance(loaded, list) else [loaded]
-        rows += [row for row in found if isinstance(row, dict) and _named(row, names)]
-    return rows
-
-
-def _named(row: Mapping[str, object], names: Sequence[str]) -> bool:
-    return any(_key(key) == names[0] for key in row)
-
-
-def _key(key: str) -> str:
-    name = key.lower().strip()
-    return _SHORT.get(name, name)
-
-
-def first_line(text: str) -> str:
-    """Return the first line that says something, without Markdown around it.
-
-    A first line that ends in a colon only introduces the reply ("Here is a question:") and is skipped.
-    """
-    lines = [line for line in (raw.strip(" \t*_#>`-") for raw in text.split("\n")) if line.strip(".… ")]
-    if len(lines) > 1 and lines[0][-1] in ":：":
-        del lines[0]
-    line = lines[0] if lines else ""
-    return line[1:-1].strip() if len(line) > 2 and line[0] + line[-1] in ('""', "“”", "''") else line
-
-
-def _flat(value: object) -> str:
-    if isinstance(value, dict):  # options by letter
-        return "\n".join(f"{k}) {v}" for k, v in value.items())
-    if isinstance(value, list):
-        return "\n".join(_flat(v) for v in value)
-    return "" if value is None else str(value).strip()
 
 
 def quote_passage(instruction: str, passage: str) -> str:
@@ -250,6 +133,8 @@ class TaskType:
     labels: tuple[str, ...] = ()
     metric: str = "f1"
     max_tokens: int = 128
+    about_a_sentence: bool = False
+    """Whether a task is about one sentence of the passage, which a trained generator can be given."""
 
     # asking
 
@@ -292,36 +177,79 @@ class TaskType:
         self, document: Document, seed: int, sample: int, attributes: Attributes
     ) -> Ask | Rejected:
         fields = self.aim(document, seed, sample, attributes)
+        if isinstance(fields, Rejected):
+            return fields
         labels = fields["label_set"].split("\n") if "label_set" in fields else attributes.labels
         lines = attributes_text(
             labels=labels,
             answer=fields.get("label", ""),
             language=attributes.language,
             tasks=attributes.count,
+            sentence=fields.get("sentence", ""),
         )
-        prompt = bonito_prompt(self.title, document.text, lines)
+        prompt = attributes_prompt(self.title, document.text, lines)
         if labels:
             attributes = replace(attributes, labels=tuple(labels))
-        return Ask(
+        ask = Ask(
             self.name,
             "bonito-attributes",
             document,
             prompt,
             max_tokens=256 * attributes.count,
+            fields=fields,
             attributes=attributes,
             template="bonito-attributes",
             seed=seed,
         )
+        return self._begin(ask, draw(seed, document.id, f"{self.name} wording {sample}"))
+
+    def known(self, ask: Ask) -> Mapping[str, str]:
+        """Return the slots of the wordings that are known before the generator writes."""
+        return ask.fields
+
+    def _begin(self, ask: Ask, choice: int) -> Ask:
+        """Begin the reply: the words of a wording drawn for the request, up to what is not known yet.
+
+        What the generator need not write costs nothing, cannot be written wrongly, and the wordings balance.
+        Where one slot is left and the label is drawn, the reply ends with it.
+        """
+        if not ask.attributes.guided or ask.attributes.count > 1 or ask.attributes.language:
+            return ask
+        known = {name: escape(text) for name, text in self.known(ask).items()}
+        begun = words.begun(self.name, choice, known)
+        if begun is None:
+            return ask
+        opening, rest = begun
+        stop: tuple[str, ...] = ()
+        closing = ""
+        if rest is None:
+            opening = f"{opening}\n{PIPE_MARKER}\n"
+        elif "label" in ask.fields and rest[:1] in ("", "\n"):
+            stop, closing = ("\n",), f"{rest}\n{PIPE_MARKER}\n{ask.fields['label']}"
+        # A small model that is free to begin copies the sentence it was given.
+        opening += ask.fields.get("begins", "")
+        # The space before a word belongs to the word's token, so the prompt ends without it.
+        prompt = ask.prompt + opening.rstrip(" ")
+        return replace(ask, prompt=prompt, opening=opening, stop=stop, closing=closing)
 
     def choices(self, instruction: str, ask: Ask) -> tuple[str, ...]:
         """Return the responses a finished instruction leaves open, () where they are not a closed set."""
         del instruction, ask
         return ()
 
-    def aim(self, document: Document, seed: int, sample: int, attributes: Attributes) -> Mapping[str, str]:
-        """Return the label set and the label a trained generator is to aim at, or nothing."""
-        del document, seed, sample, attributes
-        return {}
+    def suits(self, sentence: str) -> bool:
+        """Say whether a sentence suits the task better than others do."""
+        del sentence
+        return True
+
+    def aim(
+        self, document: Document, seed: int, sample: int, attributes: Attributes
+    ) -> Mapping[str, str] | Rejected:
+        """Return what a trained generator is to aim at: a sentence of the passage, a label set, a label."""
+        if not self.about_a_sentence or not attributes.guided or attributes.count > 1:
+            return {}
+        found = draw_sentence(document, seed, sample, f"{self.name} sentence", self.suits)
+        return {"sentence": found}
 
     def drawn(self, ask: Ask) -> Mapping[str, str] | Rejected:
         """Return the fields drawn for the ask, or what `draw` says again if there are none."""
@@ -357,7 +285,7 @@ class TaskType:
         return self.build(reply, ask)
 
     def _parse_bonito(self, text: str, ask: Ask) -> Draft | Rejected:
-        parts = text.split("<|pipe|>")
+        parts = text.split(PIPE_MARKER)
         if len(parts) != 2:
             return Rejected(Reason.MALFORMED, f"{len(parts) - 1} <|pipe|> markers, expected one")
         instruction, response = parts[0].strip(), parts[1].strip()

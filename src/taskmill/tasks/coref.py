@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 
 from taskmill.record import Document, Example, Reason
-from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, TaskType, first_line
+from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, TaskType
 from taskmill.tasks.labels import choose
 from taskmill.tasks.metrics import squad_f1
 from taskmill.tasks.passage import joined, keyword, one_line, pick, sentences, snap_span, words
+from taskmill.tasks.reply import first_line
 from taskmill.tasks.rules import clean, in_label_set, in_passage, labelled_as, needs_context, quoted
 
 __all__ = ["Coreference"]
@@ -31,6 +32,7 @@ class Coreference(TaskType):
 
     name = "coref"
     title = "coreference resolution"
+    about_a_sentence = True
     parts = ("answer",)
     metric = "squad_f1"
     max_tokens = 48
@@ -53,6 +55,15 @@ class Coreference(TaskType):
             return Rejected(Reason.NOT_APPLICABLE, "the passage holds no pronoun this task knows")
         pronoun, sentence = order[sample % len(order)].split("\n", 1)
         return {"pronoun": pronoun, "sentence": sentence}
+
+    def aim(
+        self, document: Document, seed: int, sample: int, attributes: Attributes
+    ) -> Mapping[str, str] | Rejected:
+        """Draw the sentence of a pronoun; a passage without one suits no generator."""
+        drawn = self.draw(document, seed, sample, attributes)
+        if isinstance(drawn, Rejected) or not attributes.guided or attributes.count > 1:
+            return drawn if isinstance(drawn, Rejected) else {}
+        return drawn
 
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
         """Snap the answer to the words of the passage."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from taskmill.record import Document, Example, Reason, draw
-from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, TaskType, first_line
+from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, TaskType
 from taskmill.tasks.metrics import squad_f1
 from taskmill.tasks.passage import (
     answer_sentence,
@@ -18,6 +18,7 @@ from taskmill.tasks.passage import (
     snap_span,
     words,
 )
+from taskmill.tasks.reply import first_line
 from taskmill.tasks.rules import (
     asks,
     clean,
@@ -50,6 +51,7 @@ class ExtractiveQA(TaskType):
 
     name = "exqa"
     title = "extractive question answering"
+    about_a_sentence = True
     parts: tuple[str, ...] = ("question", "answer")
     metric = "squad_f1"
     max_tokens = 96

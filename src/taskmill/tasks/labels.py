@@ -224,12 +224,22 @@ class LabelType(TaskType):
     balanced: bool = True
     """Whether the label is free to choose, so that labels can be made to balance (a topic's is not)."""
 
-    def aim(self, document: Document, seed: int, sample: int, attributes: Attributes) -> Mapping[str, str]:
-        """Draw the label set and, where the label is the writer's to choose, the label."""
-        if not (attributes.guided and self.balanced) or attributes.count > 1:
-            return {}
+    def aim(
+        self, document: Document, seed: int, sample: int, attributes: Attributes
+    ) -> Mapping[str, str] | Rejected:
+        """Draw the sentence, the label set and, where the label is the writer's to choose, the label."""
+        drawn = super().aim(document, seed, sample, attributes)
+        if isinstance(drawn, Rejected) or not (attributes.guided and self.balanced) or attributes.count > 1:
+            return drawn
         labels, index = self.draw_label(document, seed, sample, attributes)
-        return label_fields(labels, index)
+        if self.meaning(labels[index]) == 2:
+            drawn = {}  # what the passage leaves open is in none of its sentences
+        return {**label_fields(labels, index), **drawn}
+
+    def known(self, ask: Ask) -> Mapping[str, str]:
+        """Return what was drawn, and the label set as prose."""
+        labels = ask.attributes.labels
+        return {**ask.fields, "labels": enumerate_labels(labels)} if labels else ask.fields
 
     def choices(self, instruction: str, ask: Ask) -> tuple[str, ...]:
         """Return the label set in force: the ask's, else the one the instruction names."""

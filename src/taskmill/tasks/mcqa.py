@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 
 from taskmill.record import Example, Reason
-from taskmill.tasks.base import Ask, Draft, Rejected, first_line
+from taskmill.tasks.base import Ask, Draft, Rejected
 from taskmill.tasks.exqa import ExtractiveQA, sample_question
 from taskmill.tasks.labels import choose, options_in
 from taskmill.tasks.passage import joined, one_line, pick, sentences, words
+from taskmill.tasks.reply import first_line
 from taskmill.tasks.rules import (
     asks,
     clean,

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from taskmill.record import Document, Example, Reason
-from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, TaskType, first_line
+from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, TaskType
 from taskmill.tasks.metrics import rouge_l
-from taskmill.tasks.passage import content, draw_sentence, joined, only_drops, sentences, words
+from taskmill.tasks.passage import (
+    content,
+    draw_sentence,
+    is_english,
+    joined,
+    only_drops,
+    sentences,
+    turned_start,
+    words,
+)
+from taskmill.tasks.reply import first_line
 from taskmill.tasks.rules import clean, is_prose, needs_context, refused
 
 __all__ = ["Paraphrase"]
@@ -21,6 +31,7 @@ class Paraphrase(TaskType):
 
     name = "paraphrase"
     title = "paraphrase generation"
+    about_a_sentence = True
     parts = ("paraphrase",)
     metric = "rouge_l"
     max_tokens = 96
@@ -34,6 +45,19 @@ class Paraphrase(TaskType):
         if not sentence:
             return Rejected(Reason.NOT_APPLICABLE, "the passage holds no full sentence")
         return {"sentence": sentence}
+
+    def suits(self, sentence: str) -> bool:
+        """Prefer sentences that can be begun with their last phrase: those a small model changes."""
+        return bool(turned_start(sentence))
+
+    def aim(
+        self, document: Document, seed: int, sample: int, attributes: Attributes
+    ) -> Mapping[str, str] | Rejected:
+        """Draw the sentence, and the word of it that the paraphrase begins with."""
+        drawn = super().aim(document, seed, sample, attributes)
+        if isinstance(drawn, Rejected) or not drawn.get("sentence") or not is_english(document):
+            return drawn
+        return {**drawn, "begins": turned_start(drawn["sentence"])}
 
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
         """Take the first line as the paraphrase."""

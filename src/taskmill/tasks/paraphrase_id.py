@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from taskmill.record import Document, Example, Reason
-from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
+from taskmill.tasks.base import Ask, Attributes, Draft, Rejected
 from taskmill.tasks.labels import LabelType, label_fields
 from taskmill.tasks.paraphrase import turned
-from taskmill.tasks.passage import content, draw_sentence, one_line, only_drops, words
+from taskmill.tasks.passage import (
+    content,
+    draw_sentence,
+    is_english,
+    one_line,
+    only_drops,
+    turned_start,
+    words,
+)
+from taskmill.tasks.reply import first_line
 from taskmill.tasks.rules import filled_as, is_prose, on_topic, quoted
 
 __all__ = ["ParaphraseIdentification"]
@@ -19,6 +28,7 @@ class ParaphraseIdentification(LabelType):
 
     name = "paraphrase_id"
     title = "paraphrase identification"
+    about_a_sentence = True
     parts = ("sentence",)
     labels = ("Yes", "No")
     meanings = (
@@ -42,6 +52,21 @@ class ParaphraseIdentification(LabelType):
         if not sentence:
             return Rejected(Reason.NOT_APPLICABLE, "the passage holds no full sentence")
         return label_fields(labels, index, sentence=sentence, same="yes" if index == 0 else "no")
+
+    def suits(self, sentence: str) -> bool:
+        """Prefer sentences that can be begun with their last phrase: those a small model changes."""
+        return bool(turned_start(sentence))
+
+    def aim(
+        self, document: Document, seed: int, sample: int, attributes: Attributes
+    ) -> Mapping[str, str] | Rejected:
+        """Draw the sentence, the label set and the label; the sentence is the first of the pair."""
+        drawn = super().aim(document, seed, sample, attributes)
+        if isinstance(drawn, Rejected) or not drawn.get("sentence"):
+            return drawn
+        sentence = drawn["sentence"]
+        begins = turned_start(sentence) if is_english(document) else ""
+        return {**drawn, "first": sentence, "begins": begins}
 
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
         """The second sentence is the model's, the label the drawn one."""

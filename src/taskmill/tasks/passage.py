@@ -8,7 +8,7 @@ read off a passage is remembered for a while, because all task types read the sa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 
@@ -31,6 +31,7 @@ __all__ = [
     "sentences",
     "share",
     "snap_span",
+    "turned_start",
     "words",
 ]
 
@@ -261,16 +262,36 @@ def snap_span(answer: str, text: str) -> str | None:
     return text[run[0][0] : run[-1][1]] if len(run) == len(wanted) else None
 
 
-def draw_sentence(document: Document, seed: int, sample: int, purpose: str) -> str:
+def draw_sentence(
+    document: Document, seed: int, sample: int, purpose: str, suits: Callable[[str], bool] | None = None
+) -> str:
     """Return a sentence of the passage on one line, another for each sample, or "" if none will do.
 
     It has 5 to 40 words (chosen: shorter says too little, longer is a list or a table) and ends as
-    sentences do, if any of the passage's sentences does.
+    sentences do, if any of the passage's sentences does; and `suits`, if any of those does.
     """
     fit = [s for s in sentences(document.text) if 5 <= len(words(s)) <= 40]
     ended = [s for s in fit if s.rstrip("\"'”’»)]」』")[-1:] in ".!?。！？।॥۔؟…"]
-    order = list(pick(ended or fit, seed, document.id, purpose))
+    best = [s for s in ended or fit if suits is not None and suits(one_line(s))]
+    order = list(pick(best or ended or fit, seed, document.id, purpose))
     return one_line(order[sample % len(order)]) if order else ""
+
+
+_PHRASE = re.compile(
+    r"(?<=[a-z0-9] )(?:in|on|at|during|after|before|since|by|for|from|under|among|within|between|when|while"
+    r"|if|because|although|unless|once|through|with|without|until)(?= (?:\w[\w'-]*)(?: \w|[.,]))"
+)
+
+
+def turned_start(sentence: str) -> str:
+    """Return the word with which a sentence could begin if its last phrase stood first ("After"), or "".
+
+    Of sentences of 24 words at most (chosen: a small model copies a longer one instead of turning it).
+    """
+    if len(words(sentence)) > 24:
+        return ""
+    found = [m for m in _PHRASE.finditer(sentence) if len(words(sentence[: m.start()])) > 2]
+    return found[-1][0].capitalize() if found else ""
 
 
 def pick(items: Sequence[str], seed: int, row: str, purpose: str) -> Iterator[str]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from taskmill.record import Example, Reason
-from taskmill.tasks.base import Ask, Draft, Rejected, first_line
+from taskmill.tasks.base import Ask, Draft, Rejected
 from taskmill.tasks.exqa import ExtractiveQA
 from taskmill.tasks.labels import plain_yes_no
 from taskmill.tasks.passage import one_line, words
+from taskmill.tasks.reply import first_line
 from taskmill.tasks.rules import (
     asks,
     clean,

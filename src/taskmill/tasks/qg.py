@@ -29,6 +29,7 @@ class QuestionGeneration(TaskType):
 
     name = "qg"
     title = "question generation"
+    about_a_sentence = True
     parts = ("question",)
     metric = "rouge_l"
     max_tokens = 64

@@ -13,8 +13,9 @@ from functools import lru_cache
 
 from taskmill.record import Example, Reason
 from taskmill.render import fill, has_marker, has_placeholder
-from taskmill.tasks.base import Rejected, first_line, has_scrap
+from taskmill.tasks.base import Rejected
 from taskmill.tasks.passage import WORD, content, copied, find_span, joined, one_line, sentences, words
+from taskmill.tasks.reply import first_line, has_scrap
 
 __all__ = [
     "asks",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from taskmill.record import Example, Reason
-from taskmill.tasks.base import Ask, Draft, Rejected, TaskType, first_line
+from taskmill.tasks.base import Ask, Draft, Rejected, TaskType
 from taskmill.tasks.labels import options_in
 from taskmill.tasks.mcqa import which
 from taskmill.tasks.metrics import rouge_l
 from taskmill.tasks.passage import keyword, sentences, words
+from taskmill.tasks.reply import first_line
 from taskmill.tasks.rules import clean, in_label_set, is_prose, needs_context, not_copied, on_topic, refused
 
 __all__ = ["SentenceCompletion"]

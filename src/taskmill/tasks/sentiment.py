@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from taskmill.record import Reason
-from taskmill.tasks.base import Ask, Draft, Rejected, first_line
+from taskmill.record import Document, Reason
+from taskmill.tasks.base import Ask, Attributes, Draft, Rejected
 from taskmill.tasks.labels import LabelType, Meanings, choose
+from taskmill.tasks.reply import first_line
 
 __all__ = ["Sentiment"]
 
@@ -37,6 +38,15 @@ class Sentiment(LabelType):
         ("1 star", "2 stars", "3 stars", "4 stars", "5 stars"),
         ("1", "2", "3", "4", "5"),
     )
+
+    def aim(
+        self, document: Document, seed: int, sample: int, attributes: Attributes
+    ) -> Mapping[str, str] | Rejected:
+        """Name the label set; which label fits is for the generator to say."""
+        del document, seed, sample
+        if not attributes.guided or attributes.count > 1:
+            return {}
+        return {"label_set": "\n".join(self.label_set(attributes))}
 
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
         """Read the label out of the reply."""

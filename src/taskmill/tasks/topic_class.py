@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from taskmill.record import Example, Reason
-from taskmill.tasks.base import Ask, Draft, Rejected
+from collections.abc import Mapping
+
+from taskmill.record import Document, Example, Reason
+from taskmill.tasks.base import Ask, Attributes, Draft, Rejected
 from taskmill.tasks.labels import choose, fold, options_in
 from taskmill.tasks.passage import joined, words
 from taskmill.tasks.rules import clean, needs_context, refused
@@ -47,6 +49,12 @@ class TopicClassification(Sentiment):
         ("Everyday Life", "lifestyle", "daily life", "society", "travel", "food", "education"),
     )  # fmt: skip
     surfaces = (labels,)
+
+    def aim(
+        self, document: Document, seed: int, sample: int, attributes: Attributes
+    ) -> Mapping[str, str] | Rejected:
+        """Name the user's labels; without them the generator finds some that suit the passage."""
+        return super().aim(document, seed, sample, attributes) if attributes.labels else {}
 
     def read(self, instruction: str, response: str, ask: Ask) -> Draft | Rejected:
         """Where a free-form instruction names no topics, the reply is a label of its own and stays."""

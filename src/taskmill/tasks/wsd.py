@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 
 from taskmill.record import Document, Example, Reason
-from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
+from taskmill.tasks.base import Ask, Attributes, Draft, Rejected
 from taskmill.tasks.labels import LabelType, label_fields
 from taskmill.tasks.passage import content, draw_sentence, one_line, only_drops, pick, words
+from taskmill.tasks.reply import first_line
 from taskmill.tasks.rules import filled_as, is_prose, labelled_as, pieces, quoted
 
 __all__ = ["WordSense"]
@@ -21,6 +22,7 @@ class WordSense(LabelType):
 
     name = "wsd"
     title = "word sense disambiguation"
+    about_a_sentence = True
     parts = ("sentence",)
     labels = ("Yes", "No")
     meanings = (
@@ -41,6 +43,15 @@ class WordSense(LabelType):
         if not word:
             return Rejected(Reason.NOT_APPLICABLE, "no sentence of the passage holds a plain word")
         return label_fields(labels, index, sentence=sentence, word=word, same="yes" if index == 0 else "no")
+
+    def aim(
+        self, document: Document, seed: int, sample: int, attributes: Attributes
+    ) -> Mapping[str, str] | Rejected:
+        """Draw the label, a sentence and a word of it, as for a chat model."""
+        if not attributes.guided or attributes.count > 1:
+            return {}
+        drawn = self.draw(document, seed, sample, attributes)
+        return drawn if isinstance(drawn, Rejected) else {**drawn, "first": drawn["sentence"]}
 
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
         """The second sentence is the model's, the label the drawn one."""

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 
 from taskmill.record import Document, Example, Reason, draw
-from taskmill.tasks.base import Ask, Attributes, Draft, Rejected, first_line
+from taskmill.tasks.base import Ask, Attributes, Draft, Rejected
 from taskmill.tasks.labels import LabelType, choose, label_fields
 from taskmill.tasks.passage import DENIAL, content, is_english, keyword, sentences, words
+from taskmill.tasks.reply import first_line
 from taskmill.tasks.rules import asks, first_question, on_topic, opens_with_wh, question_of, refused
 
 __all__ = ["YesNoQA"]
@@ -25,6 +26,7 @@ class YesNoQA(LabelType):
 
     name = "ynqa"
     title = "yes-no question answering"
+    about_a_sentence = True
     parts = ("question", "answer")
     labels = ("Yes", "No")
     meanings = (

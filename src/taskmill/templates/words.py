@@ -14,7 +14,7 @@ import yaml
 from taskmill.errors import ConfigError
 from taskmill.record import Document
 
-__all__ = ["ask", "instruction", "load", "register"]
+__all__ = ["ask", "begun", "instruction", "load", "register"]
 
 _extra: dict[str, dict[str, Any]] = {}
 
@@ -92,3 +92,33 @@ def instruction(task: str, choice: int, slots: Mapping[str, str]) -> tuple[str, 
     environment, version, wordings, _ = _find(task)
     i = choice % wordings
     return environment.render_template(f"{task}/{i}", **slots), f"{task}/{i}#{version}"
+
+
+_OPEN = "\x1e"  # stands for a slot without a value; no wording and no text holds it
+
+
+def begun(task: str, choice: int, known: Mapping[str, str]) -> tuple[str, str | None] | None:
+    """Return a wording cut at its first slot without a value: (text before, text behind).
+
+    It is wording `choice`, or the next in which all that is known but the labels stands before the cut: who
+    goes on from there has to see it. The text behind is None where every slot is known, and " " where more
+    than one is not (it cannot be told yet). None for a task type without wordings of its own.
+    """
+    environment, versions = _environment()
+    if task not in versions:
+        return None
+    wordings = versions[task][1]
+    for i in range(choice, choice + wordings):
+        name = f"{task}/{i % wordings}"
+        slots = environment.undeclared_variables_in_template(name)
+        order = environment.render_template(
+            name, **{s: f"\x1f{s}\x1f" if s in known else _OPEN for s in slots}
+        )
+        early = order.partition(_OPEN)[0]
+        if all(f"\x1f{s}\x1f" in early for s in slots if s in known and s != "labels"):
+            break
+    text = environment.render_template(name, **{slot: known.get(slot, _OPEN) for slot in slots})
+    before, *behind = text.split(_OPEN)
+    if not behind:
+        return before, None
+    return before, behind[0] if len(behind) == 1 else " "

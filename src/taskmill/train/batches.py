@@ -16,24 +16,30 @@ from taskmill.train.config import TrainConfig
 __all__ = ["epoch_steps", "micro_batches", "plan"]
 
 Step = list[int]
-"""Indices of the rows of one optimiser step."""
+"""Indices of the sequences (rows, or trees of rows) of one optimiser step."""
 
 
-def epoch_steps(lengths: Sequence[int], config: TrainConfig, epoch: int) -> list[Step]:
-    """Return one pass over the rows, cut into steps. Depends on lengths, seed and epoch only."""
+def epoch_steps(
+    lengths: Sequence[int], config: TrainConfig, epoch: int, rows: Sequence[int] | None = None
+) -> list[Step]:
+    """Return one pass over the sequences, cut into steps. Depends on its arguments only.
+
+    `lengths` in tokens; `rows`: how many rows each sequence holds (one, if left out).
+    """
     order = np.random.Generator(np.random.PCG64(draw(config.seed, str(epoch), "order")))
     steps: list[Step] = []
     step: Step = []
-    tokens = 0
+    tokens = held = 0
     for i in order.permutation(len(lengths)).tolist():
         step.append(i)
         tokens += lengths[i]
-        full = len(step) >= config.batch_rows if config.batch_rows else tokens >= config.batch_tokens
+        held += rows[i] if rows else 1
+        full = held >= config.batch_rows if config.batch_rows else tokens >= config.batch_tokens
         if full:
             steps.append(step)
-            step, tokens = [], 0
+            step, tokens, held = [], 0, 0
     # A rest of less than half a step would be a noisy step of its own; it joins the last one.
-    small = 2 * len(step) < config.batch_rows if config.batch_rows else 2 * tokens < config.batch_tokens
+    small = 2 * held < config.batch_rows if config.batch_rows else 2 * tokens < config.batch_tokens
     if step and small and steps:
         steps[-1] += step
     elif step:
@@ -41,12 +47,12 @@ def epoch_steps(lengths: Sequence[int], config: TrainConfig, epoch: int) -> list
     return steps
 
 
-def plan(lengths: Sequence[int], config: TrainConfig) -> list[Step]:
+def plan(lengths: Sequence[int], config: TrainConfig, rows: Sequence[int] | None = None) -> list[Step]:
     """Return the steps of the whole run: `epochs` passes (the last may be a part), `max_steps` at most."""
     steps: list[Step] = []
     left, epoch = config.epochs, 0
     while left > 0 and (not config.max_steps or len(steps) < config.max_steps):
-        found = epoch_steps(lengths, config, epoch)
+        found = epoch_steps(lengths, config, epoch, rows)
         steps += found if left >= 1 else found[: max(1, round(left * len(found)))]
         left, epoch = left - 1, epoch + 1
     return steps[: config.max_steps] if config.max_steps else steps

@@ -19,6 +19,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "alpha": 32.0,
         "lr": 4e-4,
         "schedule": "warmup",
+        "prefix": "shared",
         "clip": 1.0,
         "batch_tokens": 6144,
         "epochs": 1.0,
@@ -32,6 +33,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "alpha": 16.0,
         "lr": 1e-4,
         "schedule": "linear",
+        "prefix": "own",
         "clip": 0.3,
         "batch_rows": 16,
         "epochs": 1.0,
@@ -76,6 +78,14 @@ class TrainConfig:
         metadata={
             "help": "linear: falls to 0; warmup: rises first (laptop warmup, paper linear)",
             "choices": ("", "linear", "warmup"),
+        },
+    )
+    prefix: str = field(
+        default="",
+        metadata={
+            "help": "shared: rows of one passage that begin alike pass through the model as one, for half "
+            "of the work; own: each by itself (laptop shared, paper own)",
+            "choices": ("", "shared", "own"),
         },
     )
     warmup: float = field(default=0.03, metadata={"help": "share of the steps that warm up"})

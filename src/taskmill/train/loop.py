@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -19,14 +19,15 @@ from taskmill.train.batches import Step, micro_batches, plan
 from taskmill.train.config import TrainConfig
 from taskmill.train.encode import Encoded, Encoder, digest
 from taskmill.train.folder import Log, finished, locked, start
-from taskmill.train.loss import Supervised, pad
+from taskmill.train.loss import Supervised
 from taskmill.train.memory import reused_memory
 from taskmill.train.result import describe, write_adapter, write_model
 from taskmill.train.rows import TrainRow, split
+from taskmill.train.tree import Tree, pad, trees
 
 __all__ = ["OnStep", "learning_rate", "train"]
 
-FORMAT = 1
+FORMAT = 2
 """Of run folders; a change of batches, token streams or checkpoints raises it."""
 
 SHOWN = 20
@@ -45,10 +46,10 @@ class OnStep(Protocol):
 
 @dataclass
 class Data:
-    """Encoded rows to train and to validate on, and what became of all of them."""
+    """Encoded rows to train and to validate on, those that begin alike together, and what became of all."""
 
-    rows: list[Encoded]
-    valid: list[Encoded]
+    rows: list[Tree]
+    valid: list[Tree]
     counts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -95,7 +96,8 @@ def prepare(rows: Iterable[TrainRow], config: TrainConfig, tokenizer: Any) -> Da
         why = f": {encoder.refused[0].why}" if encoder.refused else ""
         raise InputError(f"there is no row to train on ({encoder.seen} given{why})")
     kept, held = split([row.group for row in found], config.valid_share, config.seed)
-    data = Data([found[i] for i in kept], [found[i] for i in held])
+    own, valid = [found[i] for i in kept], [found[i] for i in held]
+    data = Data(_trees(own, config), _trees(valid, config))
     data.counts = {
         "rows": encoder.seen,
         "train": len(kept),
@@ -103,11 +105,18 @@ def prepare(rows: Iterable[TrainRow], config: TrainConfig, tokenizer: Any) -> Da
         "cut": sum(row.cut for row in found),
         "refused": len(encoder.refused),
         "refusals": [{"row": r.index, "why": r.why} for r in encoder.refused[:SHOWN]],
-        "tokens": sum(len(row.ids) for row in data.rows),
-        "supervised": sum(row.supervised for row in data.rows),
-        "sha256": digest([*data.rows, *data.valid]),
+        "tokens": sum(len(row.ids) for row in own),
+        "read": sum(map(len, data.rows)),
+        "supervised": sum(row.supervised for row in own),
+        "sha256": digest([*own, *valid]),
     }
     return data
+
+
+def _trees(rows: Sequence[Encoded], config: TrainConfig) -> list[Tree]:
+    if config.prefix == "own":
+        return [Tree((row,)) for row in rows]
+    return list(trees(rows, config.max_length))
 
 
 def _identity(base: Base, config: TrainConfig, data: Data, kind: str, device: str) -> dict[str, Any]:
@@ -138,8 +147,8 @@ class Run:
     ) -> None:
         self.model, self.data, self.config, self.out, self.torch = model, data, config, out, torch
         self.kind, self.device = kind, device
-        self.lengths = [len(row.ids) for row in data.rows]
-        self.steps = plan(self.lengths, config)
+        self.lengths = [len(tree) for tree in data.rows]
+        self.steps = plan(self.lengths, config, [len(tree.rows) for tree in data.rows])
         self.ahead = list(accumulate(sum(self.lengths[i] for i in step) for step in self.steps))
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
@@ -193,10 +202,10 @@ class Run:
         count = sum(self.data.rows[i].supervised for i in indices)
         summed = 0.0
         for micro in micro_batches(indices, self.lengths, self.config.micro_tokens):
-            ids, wanted = pad([self.data.rows[i] for i in micro], self.torch, self.device)
-            self.padded += ids.numel()
+            batch = pad([self.data.rows[i] for i in micro], self.torch, self.device)
+            self.padded += batch.ids.numel()
             with self.autocast():
-                loss = self.supervised.loss(ids, wanted)
+                loss = self.supervised.loss(batch)
             (loss / count).backward()
             summed += loss.item()
         if not math.isfinite(summed):
@@ -224,10 +233,9 @@ class Run:
         rows, summed = self.data.valid, 0.0
         self.model.eval()
         with self.torch.no_grad(), self.autocast():
-            for micro in micro_batches(
-                range(len(rows)), [len(r.ids) for r in rows], self.config.micro_tokens
-            ):
-                summed += self.supervised.loss(*pad([rows[i] for i in micro], self.torch, self.device)).item()
+            for micro in micro_batches(range(len(rows)), [len(t) for t in rows], self.config.micro_tokens):
+                batch = pad([rows[i] for i in micro], self.torch, self.device)
+                summed += self.supervised.loss(batch).item()
         return summed / sum(row.supervised for row in rows)
 
     def autocast(self) -> Any:

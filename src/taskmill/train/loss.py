@@ -6,30 +6,13 @@ its prompt, where no logits are needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
+from taskmill.train.tree import Batch
 
-from taskmill.train.encode import Encoded
-
-__all__ = ["Supervised", "pad"]
-
-
-def pad(rows: Sequence[Encoded], torch: Any, device: Any) -> tuple[Any, Any]:
-    """Return ids [rows, longest] and where the next token is supervised [rows, longest] (bool).
-
-    Padding stands on the right, where a causal model's tokens cannot see it: no attention mask is needed,
-    and attention stays on its fast path. The pad's id does not matter then; it is 0.
-    """
-    longest = max(len(row.ids) for row in rows)
-    ids = torch.zeros((len(rows), longest), dtype=torch.long)
-    wanted = torch.zeros((len(rows), longest), dtype=torch.bool)
-    for i, row in enumerate(rows):
-        ids[i, : len(row.ids)] = torch.from_numpy(row.ids.astype(np.int64))
-        wanted[i, row.start - 1 : len(row.ids) - 1] = True
-    return ids.to(device), wanted.to(device)
+__all__ = ["Supervised"]
 
 
 class Supervised:
@@ -55,12 +38,17 @@ class Supervised:
         finally:
             self._wanted = None
 
-    def loss(self, ids: Any, wanted: Any) -> Any:
-        """Return the summed cross-entropy (nats, fp32) of the supervised tokens.
-
-        `ids` [rows, length] int64; `wanted` [rows, length] bool, true where the next token is supervised.
-        """
-        with self._only(wanted):
-            logits = self._model(input_ids=ids, use_cache=False).logits
-        targets = ids.roll(-1, dims=1)[wanted]
+    def loss(self, batch: Batch) -> Any:
+        """Return the summed cross-entropy (nats, fp32) of the batch's supervised tokens."""
+        laid_out = {}
+        if batch.mask is not None:
+            kind = self._model.dtype
+            lowest = self._torch.finfo(kind).min
+            laid_out = {
+                "position_ids": batch.positions,
+                "attention_mask": batch.mask.clamp(min=lowest).to(kind),
+            }
+        with self._only(batch.wanted):
+            logits = self._model(input_ids=batch.ids, use_cache=False, **laid_out).logits
+        targets = batch.ids.roll(-1, dims=1)[batch.wanted]
         return self._torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")

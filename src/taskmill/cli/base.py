@@ -1,0 +1,133 @@
+"""What all commands share: the group, flags from a configuration, progress and the end of a run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, get_origin
+
+import click
+
+from taskmill import __version__
+from taskmill.errors import UsageError
+
+__all__ = ["CODES", "cli", "config_options", "end", "given", "progress"]
+
+CODES = (
+    "Exit codes: 0 done, 1 failure, 2 wrong usage, 3 a gate closed (the last line says which), "
+    "130 interrupted."
+)
+
+_KINDS = {int: "N", float: "X", str: "TEXT"}
+
+ALIASES = {
+    "create": "synth", "generate": "synth", "synthesize": "synth", "save-as": "export", "convert": "export",
+    "upload": "export", "info": "inspect", "analyze": "inspect", "env": "doctor", "system-check": "doctor",
+}  # fmt: skip
+"""Words of other tools → ours, accepted but not listed."""
+
+
+class _Group(click.Group):
+    """Understands the aliases and names the nearest command for a typo."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from taskmill.registry import nearest
+
+        if args and self.get_command(ctx, args[0]) is None:
+            known = ", ".join(self.list_commands(ctx))
+            raise click.UsageError(
+                f"no command {args[0]!r}.{nearest(args[0], self.commands)} Commands: {known}"
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]}, epilog=CODES)
+@click.version_option(__version__, prog_name="taskmill")
+@click.option("-v", "--verbose", is_flag=True, help="Show tracebacks.")
+@click.pass_context
+def cli(ctx: click.Context, verbose: bool) -> None:
+    """Raw text and datasets in, instruction-tuning data out.
+
+    \b
+    taskmill demo
+    taskmill synth docs/ --task exqa,ynqa --target 100 --out runs/first
+    taskmill export runs/first --format messages --out train.jsonl
+    """  # noqa: D301 - click wants the character itself
+    ctx.obj = verbose
+
+
+def config_options(config: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds one flag for each leaf of a configuration ("module:Class")."""
+    from importlib import import_module
+
+    from taskmill.config import options
+
+    module, _, name = config.partition(":")
+    leaves = [o for o in options(getattr(import_module(module), name)) if o.path not in ("source", "sources")]
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(leaves):
+            default = option.default
+            if isinstance(default, tuple):
+                default = ",".join(default)
+            shown = f"  [default: {default}]" if default not in ("", None, {}, False, 0) else ""
+            settings: dict[str, Any] = {"help": option.help + shown, "default": None}
+            declared = f"--{option.flag}"
+            if option.kind is bool:
+                declared += f"/--no-{option.flag}"
+            elif option.choices:
+                settings |= {"type": click.Choice(option.choices)}
+            elif get_origin(option.kind) not in (None, tuple):
+                settings |= {"multiple": True, "metavar": "KEY=A,B"}
+            else:
+                settings |= {"metavar": _KINDS.get(option.kind, "A,B")}
+            names = [declared, *([option.short] if option.short else [])]
+            command = click.option(*names, option.path.replace(".", "__"), **settings)(command)
+        return command
+
+    return decorate
+
+
+def given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags the user wrote as a nested mapping."""
+    from taskmill.config import merge, nest
+
+    mapping: dict[str, Any] = {}
+    for name, value in flags.items():
+        if value is None or value == ():
+            continue
+        if isinstance(value, tuple):
+            pairs = [v.partition("=") for v in value]
+            if not all(equals for _, equals, _ in pairs):
+                raise UsageError(f"--{name} takes KEY=A,B")
+            value = {key: text for key, _, text in pairs}
+        mapping = merge(mapping, nest(name.replace("__", "."), value))
+    return mapping
+
+
+def progress(as_json: bool) -> Any:
+    """Return the progress bars as a context: none for JSON or where nobody looks at a terminal."""
+    from taskmill.console import progress_bars
+
+    return progress_bars(quiet=as_json or not sys.stderr.isatty())
+
+
+def end(manifest: Mapping[str, Any], out: Path, as_json: bool) -> int:
+    """Print the result; the reason of a closed gate is the last line."""
+    from taskmill.console import show_manifest
+
+    code, reason = manifest["exit"]["code"], manifest["exit"]["reason"]
+    if as_json:
+        click.echo(json.dumps(manifest, ensure_ascii=False))
+        if code:
+            click.echo(reason, err=True)
+    else:
+        show_manifest(manifest, out)
+    return int(code)

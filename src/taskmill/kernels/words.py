@@ -1,0 +1,284 @@
+"""The words of many texts as 64-bit hashes, with their places: what n-gram methods are built on.
+
+A word is a run of letters, digits and their marks, lower-cased; a character of a script written without
+spaces (Han, kana, Thai, Lao, Khmer, Myanmar) is a word of its own; everything else separates. The texts are
+read straight from Arrow's buffers, row by row, on all cores; results do not depend on how many.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = ["Words", "chunks", "ngrams", "on_all_cores", "words"]
+
+Array = np.ndarray[Any, Any]
+
+
+class Words(NamedTuple):
+    """Words of all rows in one line. `hashes[rows[i]:rows[i + 1]]` are those of row i (uint64).
+
+    `starts` and `ends` (int32): where each word lies in its row's UTF-8 bytes.
+    """
+
+    hashes: Array
+    starts: Array
+    ends: Array
+    rows: Array
+
+
+def words(texts: pa.Array | pa.ChunkedArray, places: bool = False) -> Words:
+    """Return the words of a string column; nulls count as empty. Without `places` starts and ends are empty.
+
+    Two different words have equal hashes with a chance of 2**-64 for a pair.
+    """
+    data, offsets = buffers(texts)
+    kinds, lower = _characters()
+    rows = np.zeros(len(offsets), np.int64)
+    parts = chunks(np.diff(offsets))
+    on_all_cores(lambda a, b: _count(data, offsets, kinds, a, b, rows), parts)
+    np.cumsum(rows, out=rows)
+    total = int(rows[-1])
+    hashes = np.empty(total, np.uint64)
+    starts = np.empty(total if places else 0, np.int32)
+    ends = np.empty_like(starts)
+    on_all_cores(lambda a, b: _fill(data, offsets, kinds, lower, a, b, rows, hashes, starts, ends), parts)
+    return Words(hashes, starts, ends, rows)
+
+
+def ngrams(found: Words, size: int) -> tuple[Array, Array]:
+    """Return (hashes, rows): the n-grams of each row in order (uint64), laid out as words are.
+
+    A row of fewer words than `size` has none. The hash is a polynomial over the words' hashes, mixed.
+    """
+    counts = np.maximum(np.diff(found.rows) - size + 1, 0)
+    rows = np.concatenate(([0], np.cumsum(counts)))
+    hashes = np.empty(int(rows[-1]), np.uint64)
+    on_all_cores(lambda a, b: _ngrams(found.hashes, found.rows, rows, size, a, b, hashes), chunks(counts))
+    return hashes, rows
+
+
+def buffers(texts: pa.Array | pa.ChunkedArray) -> tuple[Array, Array]:
+    """Return (bytes, offsets) of a string column as it stands, read-only; no copy where it is in one piece.
+
+    Nulls are empty rows; dictionary-encoded columns are spread out.
+    """
+    column = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    if isinstance(column, pa.ChunkedArray):  # over 2 GB in one column
+        column = pa.concat_arrays([_large(c) for c in column.chunks])
+    column = _large(column)
+    if column.null_count:
+        column = pc.fill_null(column, "")
+    _, offsets, data = column.buffers()
+    bytes_, bounds = np.zeros(0, np.uint8), np.zeros(1, np.int64)
+    if offsets is not None and len(column):
+        bounds = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    if data is not None:
+        bytes_ = np.frombuffer(data, np.uint8)
+    for array in (bytes_, bounds):  # always, so that kernels are compiled for one kind of array
+        array.flags.writeable = False
+    return bytes_, bounds
+
+
+def _large(column: pa.Array) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(pa.large_string())
+
+
+def chunks(sizes: Array, pieces: int = 0) -> list[tuple[int, int]]:
+    """Cut rows into runs of about equal size: four for each core, so that no core waits for long."""
+    pieces = pieces or 4 * (os.cpu_count() or 1)
+    ahead = np.concatenate(([0], np.cumsum(sizes + 1)))
+    cuts = np.searchsorted(ahead, np.linspace(0, ahead[-1], pieces + 1))
+    cuts[0], cuts[-1] = 0, len(sizes)
+    bounds = np.unique(cuts).tolist()
+    return [(a, b) for a, b in pairwise(bounds) if a < b]
+
+
+def on_all_cores(work: Callable[[int, int], object], parts: list[tuple[int, int]]) -> None:
+    """Call `work(start, end)` for every part; the kernels let go of the interpreter's lock."""
+    if len(parts) < 2:
+        for part in parts:
+            work(*part)
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda part: work(*part), parts))
+
+
+_WITHOUT_SPACES = (
+    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3005, 0x3007), (0x3040, 0x30FF)),
+    *((0x31F0, 0x31FF), (0x3400, 0x9FFF), (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F), (0xF900, 0xFAFF)),
+    *((0xFF66, 0xFF9F), (0x1B000, 0x1B16F)),
+)
+"""Blocks of Thai, Lao, Myanmar, Khmer, kana and Han (Unicode's Blocks.txt); Han goes on from 0x20000."""
+
+
+@cache
+def _characters() -> tuple[Array, Array]:
+    """Return (kind, lower case) of the first 0x20000 code points (uint8, uint32).
+
+    Kinds: 0 separates, 1 is of a word, 2 is a word, 3 is a mark: of the word it follows, else nothing.
+    """
+    kinds, lower = np.zeros(0x20000, np.uint8), np.arange(0x20000, dtype=np.uint32)
+    for point in range(0x20000):
+        group = unicodedata.category(chr(point))[0]
+        if group in "LN":
+            kinds[point] = 1
+            lower[point] = ord(chr(point).lower()[0])  # one character has two: its second is a mark
+        elif group == "M":
+            kinds[point] = 3
+    for first, last in _WITHOUT_SPACES:
+        block = kinds[first : last + 1]
+        block[block > 0] = 2
+    return kinds, lower
+
+
+# The kernels. Integers are kept unsigned: numba turns a mixture of int64 and uint64 into a float.
+
+_OFFSET = np.uint64(0xCBF29CE484222325)  # FNV-1a's
+_PRIME = np.uint64(0x100000001B3)
+_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)  # splitmix64's
+_MIX_2 = np.uint64(0x94D049BB133111EB)
+_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd: the golden ratio
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def mix(value: Any) -> Any:
+    """Spread a 64-bit value over all bits (the finalizer of splitmix64)."""
+    value = (value ^ (value >> np.uint64(30))) * _MIX_1
+    value = (value ^ (value >> np.uint64(27))) * _MIX_2
+    return value ^ (value >> np.uint64(31))
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _read(data: Any, at: Any, end: Any, kinds: Any) -> Any:
+    """Return (bytes of the character, its kind, its code point)."""
+    first = np.int64(data[at])
+    if first < 0x80:
+        if (97 <= first <= 122) or (48 <= first <= 57) or (65 <= first <= 90):
+            return np.int64(1), np.int64(1), first
+        return np.int64(1), np.int64(0), first
+    size, point = np.int64(1), first
+    if first >= 0xF0:
+        size, point = np.int64(4), first & 0x07
+    elif first >= 0xE0:
+        size, point = np.int64(3), first & 0x0F
+    elif first >= 0xC0:
+        size, point = np.int64(2), first & 0x1F
+    else:  # the middle of a character: not UTF-8
+        return np.int64(1), np.int64(0), first
+    size = min(size, end - at)
+    for i in range(1, size):
+        point = (point << 6) | np.int64(data[at + i] & 0x3F)
+    if point < len(kinds):
+        return size, np.int64(kinds[point]), point
+    return size, np.int64(2 if point <= 0x3FFFF else 0), point
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _eat(value: Any, byte: Any) -> Any:
+    return (value ^ np.uint64(byte)) * _PRIME
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _take(value: Any, point: Any, lower: Any) -> Any:
+    """Take the UTF-8 bytes of a character in lower case into a hash."""
+    if point < 0x80:
+        return _eat(value, point + 32 if 65 <= point <= 90 else point)
+    if point < len(lower):
+        point = np.int64(lower[point])
+    if point < 0x80:  # the Kelvin sign
+        return _eat(value, point)
+    if point < 0x800:
+        return _eat(_eat(value, 0xC0 | (point >> 6)), 0x80 | (point & 0x3F))
+    if point < 0x10000:
+        value = _eat(_eat(value, 0xE0 | (point >> 12)), 0x80 | ((point >> 6) & 0x3F))
+        return _eat(value, 0x80 | (point & 0x3F))
+    value = _eat(_eat(value, 0xF0 | (point >> 18)), 0x80 | ((point >> 12) & 0x3F))
+    return _eat(_eat(value, 0x80 | ((point >> 6) & 0x3F)), 0x80 | (point & 0x3F))
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(data: Any, offsets: Any, kinds: Any, first: int, last: int, rows: Any) -> None:
+    for row in range(first, last):
+        at, end, count, inside = offsets[row], offsets[row + 1], 0, False
+        while at < end:
+            size, kind, _ = _read(data, at, end, kinds)
+            if kind == 3:
+                kind = np.int64(1 if inside else 0)
+            if kind == 2 or (kind == 1 and not inside):
+                count += 1
+            inside = kind == 1
+            at += size
+        rows[row + 1] = count
+
+
+@numba.njit(nogil=True, cache=True)
+def _fill(
+    data: Any,
+    offsets: Any,
+    kinds: Any,
+    lower: Any,
+    first: int,
+    last: int,
+    rows: Any,
+    hashes: Any,
+    starts: Any,
+    ends: Any,
+) -> None:
+    places = len(starts) > 0
+    for row in range(first, last):
+        begin, end = offsets[row], offsets[row + 1]
+        at, number, inside, value = begin, rows[row], False, _OFFSET
+        while at < end or inside:
+            size, kind, point = np.int64(1), np.int64(0), np.int64(0)  # the end separates as well
+            if at < end:
+                size, kind, point = _read(data, at, end, kinds)
+            if kind == 3:
+                kind = np.int64(1 if inside else 0)
+            if inside and kind != 1:
+                hashes[number] = mix(value)
+                if places:
+                    ends[number] = at - begin
+                number += 1
+            if kind == 2 or (kind == 1 and not inside):
+                value = _OFFSET
+                if places:
+                    starts[number] = at - begin
+            if kind:
+                value = _take(value, point, lower)
+            if kind == 2:
+                hashes[number] = mix(value)
+                if places:
+                    ends[number] = at + size - begin
+                number += 1
+            inside = kind == 1
+            at += size
+
+
+@numba.njit(nogil=True, cache=True)
+def _ngrams(words: Any, word_rows: Any, rows: Any, size: int, first: int, last: int, hashes: Any) -> None:
+    power = np.uint64(1)
+    for _ in range(size - 1):
+        power *= _BASE
+    for row in range(first, last):
+        at, number = word_rows[row], rows[row]
+        value = np.uint64(0)
+        for i in range(word_rows[row + 1] - at):
+            if i >= size:
+                value -= words[at + i - size] * power
+            value = value * _BASE + words[at + i]
+            if i >= size - 1:
+                hashes[number] = mix(value)
+                number += 1

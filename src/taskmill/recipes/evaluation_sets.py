@@ -1,0 +1,180 @@
+"""Evaluation sets → items → indexes of hashes: the user's files, and the benchmarks that are shipped so.
+
+Which column is a question, an answer or a passage follows from its name; a file without such names is taken
+as questions in all its columns of text. An item's id is `suite/split/number`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taskmill.config import load_yaml
+from taskmill.errors import InputError, UsageError
+from taskmill.ingest.records import find_tables, read_records
+
+if TYPE_CHECKING:
+    from taskmill.curate.benchmark_index import Index, Item
+
+__all__ = ["LABELS", "against", "build_index", "build_shipped"]
+
+_QUESTIONS = ("question", "instruction", "prompt", "query", "problem", "turns", "input", "inputs", "text")
+_ANSWERS = (
+    "answer",
+    "answers",
+    "response",
+    "output",
+    "outputs",
+    "completion",
+    "target",
+    "targets",
+    "solution",
+)
+_PASSAGES = ("passage", "context", "premise", "article", "document", "paragraph")
+_CHOICES = ("choices", "options")
+LABELS = frozenset(
+    (
+        *("id", "qid", "task", "task_name", "meta", "language", "lang", "licence", "license", "url", "uri"),
+        *("dataset", "config", "split", "source", "origin", "template", "model", "call", "seed"),
+        *("category", "subject"),
+    )
+)
+"""Columns that describe a row rather than being its text."""
+
+
+def against(names: Sequence[str]) -> Index:
+    """Return evaluation files, index files and shipped indexes (all of these without names) as one index.
+
+    Raises InputError for a name that is none of them or a file without text.
+    """
+    from taskmill.curate.benchmark_index import SUFFIX, find_shipped, join, read_index, shipped
+
+    found: list[Index] = []
+    for name in names or list(shipped()):
+        path = Path(name)
+        if path.suffix == SUFFIX and path.exists():
+            found.append(read_index(path))
+        elif path.exists():
+            found.append(_index_of_files([name], path.name.partition(".")[0]))
+        else:
+            found.append(read_index(find_shipped(name)))
+    return join(found)
+
+
+def _index_of_files(names: Sequence[str], suite: str) -> Index:
+    from taskmill.curate.benchmark_index import index_of
+
+    return index_of(suite, _items(find_tables(names), suite))
+
+
+def _items(files: Sequence[str], suite: str) -> Iterator[Item]:
+    """Yield the rows of a user's evaluation files; raises InputError for a file without text."""
+    from taskmill.curate.benchmark_index import Item
+
+    for number, name in enumerate(files):
+        split = "rows" if len(files) == 1 else f"rows-{number}"
+        held = 0
+        for i, row in enumerate(read_records(name)):
+            parts = list(_item_parts(row))
+            held += bool(parts)
+            yield Item(f"{suite}/{row.get('split') or split}/{i}", parts)
+        if not held:
+            raise InputError(f"{name} holds no text to compare with; name a file with questions or passages")
+
+
+def _item_parts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the parts of an evaluation row by its columns' names; without known ones all are questions."""
+    roles = {"question": _QUESTIONS, "answer": _ANSWERS, "passage": _PASSAGES}
+    columns = {kind: [n for n in row if n.lower() in names] for kind, names in roles.items()}
+    if not columns["question"] and not columns["passage"]:
+        taken = {*columns["answer"], *(n for n in row if n.lower() in (*LABELS, *_CHOICES))}
+        columns["question"] = [n for n in row if n not in taken and list(_texts(row[n], words=True))]
+        if not columns["question"]:
+            columns = {"question": columns["answer"], "answer": [], "passage": []}
+    choices = next((row[n] for n in row if n.lower() in _CHOICES), None)
+    yield from _parts_of(row, columns, choices)
+
+
+def _parts_of(
+    row: Mapping[str, Any], columns: Mapping[str, Sequence[str]], choices: object
+) -> Iterator[tuple[str, str]]:
+    for kind, names in columns.items():
+        for name in names:
+            value = row.get(name)
+            if kind == "answer" and isinstance(choices, list) and type(value) is int:
+                value = choices[value] if 0 <= value < len(choices) else None
+            for text in _texts(value):
+                yield kind, text
+
+
+def _texts(value: object, words: bool = False) -> Iterator[str]:
+    """Yield the texts in a cell: a string, a list, a message; numbers and truth values but for `words`."""
+    if isinstance(value, str):
+        if value.strip():
+            yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one, words)
+    elif isinstance(value, dict):
+        for name in ("content", "value", "text"):
+            yield from _texts(value.get(name), words)
+    elif isinstance(value, bool) and not words:
+        yield "yes" if value else "no"
+    elif isinstance(value, int | float) and not words:
+        yield f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def build_index(sources: Sequence[str], out: str | Path, *, name: str = "") -> dict[str, Any]:
+    """Write an index of the user's evaluation files, hashes only, and say what is in it.
+
+    `name` is the suite's name, by default that of the file. Raises InputError for files without text.
+    """
+    from taskmill.curate.benchmark_index import SUFFIX, write_index
+
+    path = Path(out)
+    if path.suffix != SUFFIX:
+        raise UsageError(f"{path}: the name of an index ends in {SUFFIX}")
+    index = _index_of_files(sources, name or path.stem)
+    return {**index.headers[0], "bytes": write_index(index, path)}
+
+
+def build_shipped(data: str | Path, out: str | Path = "") -> list[dict[str, Any]]:
+    """Write the indexes that come with the package from a folder of the benchmarks' files.
+
+    Which files, splits and columns: `curate/indexes/suites.yaml`. `out` is by default the package's folder.
+    """
+    from taskmill.curate.benchmark_index import SUFFIX, index_of, shipped_folder, write_index
+
+    built = []
+    for name, suite in load_yaml(shipped_folder() / "suites.yaml").items():
+        items = [item for one in suite["files"] for item in _declared(name, Path(data), one)]
+        index = index_of(name, items, licence=suite["licence"], source=suite["source"])
+        size = write_index(index, Path(out or shipped_folder()) / f"{name}{SUFFIX}")
+        built.append({**index.headers[0], "bytes": size})
+    return built
+
+
+def _declared(suite: str, data: Path, one: Mapping[str, Any]) -> Iterator[Item]:
+    """Yield the items of one declared file; they are counted within their split."""
+    from taskmill.curate.benchmark_index import Item
+
+    counts: Counter[str] = Counter()
+    for row in read_records(str(data / one["file"])):
+        split = one["split"].format(**row)
+        if "exemplars" in one:
+            found = list(_exemplars(row[one["exemplars"]]))
+        else:
+            columns = {kind: one.get(kind, ()) for kind in ("question", "answer", "passage")}
+            found = [list(_parts_of(row, columns, row.get(one.get("choices", ""))))]
+        for parts in found:
+            yield Item(f"{suite}/{split}/{counts[split]}", parts)
+            counts[split] += 1
+
+
+def _exemplars(prompt: str) -> Iterator[list[tuple[str, str]]]:
+    """Yield the questions and answers of a few-shot prompt; what stands before the first is left out."""
+    for block in prompt.split("\nQ: ")[1:]:
+        question, _, answer = block.partition("\nA:")
+        yield [("question", question), ("answer", answer)]

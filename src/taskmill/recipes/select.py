@@ -1,0 +1,294 @@
+"""Selection: a pool and a budget → SELECTION.parquet, held against chance and length in a report beside it.
+
+    SELECTION.parquet  id, rank, score: what was chosen, best first
+    SELECTION.report.json, SELECTION.report.html: what the choice is worth
+
+The Parquet file is written first and the HTML page last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taskmill.config import to_mapping
+from taskmill.durable import atomic_write, cache_folder
+from taskmill.errors import ConfigError, InputError, UsageError
+from taskmill.recipes.pool import Columns, Rows, read_rows, strings
+from taskmill.recipes.session import OnProgress, Progress, ignore
+from taskmill.report.selection import write_selection_report
+from taskmill.select import Budget, Needs, Pool, Selection, Selector, make, unit_rows
+from taskmill.store import write_parquet
+
+__all__ = ["SelectConfig", "predict", "select"]
+
+Array = np.ndarray[Any, Any]
+
+RATE = 1e10
+"""Multiply-adds a second and core that predictions assume (chosen: a sixth of what one Zen 4 core does in
+float32 at best, so that a prediction is rarely too low)."""
+
+COVERAGE = ("task", "label", "template", "dataset", "source_family")
+"""Columns whose coverage is reported where they exist and no others are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelectConfig:
+    """A pool of rows in, the rows to train on out."""
+
+    source: str = field(default="", metadata={"help": "pool: a table, a folder of tables, or a run folder"})
+    method: str = field(default="k-center", metadata={"help": "selector; see `taskmill inspect`"})
+    budget: str = field(
+        default="", metadata={"help": "how much to choose: 500 rows, 0.5% of them, or 20000tok"}
+    )
+    seed: int = field(default=0, metadata={"help": "decides everything that is left to chance"})
+    columns: Columns = field(default_factory=Columns)
+    embedder: str = field(default="auto", metadata={"help": "what embeds the text if no column has vectors"})
+    start: str = field(
+        default="", metadata={"help": "table of rows chosen before (`id`); they come first and count"}
+    )
+    target: str = field(
+        default="", metadata={"help": "table of rows the choice shall resemble, with the pool's columns"}
+    )
+    quota: str = field(
+        default="proportional",
+        metadata={"help": "shares of the groups of --group-by", "choices": ("proportional", "equal")},
+    )
+    settings: Mapping[str, str] = field(
+        default_factory=dict, metadata={"help": "a setting of the selector, as first=farthest", "flag": "set"}
+    )
+    draws: int = field(default=5, metadata={"help": "choices by chance that the choice is held against"})
+    coverage: tuple[str, ...] = field(
+        default=(), metadata={"help": f"columns whose coverage is reported; default: {', '.join(COVERAGE)}"}
+    )
+
+    def __post_init__(self) -> None:
+        if not self.budget:
+            raise UsageError("no budget is given; add --budget 500, --budget 0.5% or --budget 20000tok")
+        if self.draws < 1:
+            raise ConfigError("--draws must be 1 or more: a choice is always held against chance")
+
+
+def select(config: SelectConfig, out: str | Path, on_progress: OnProgress | None = None) -> dict[str, Any]:
+    """Choose rows, write SELECTION.parquet and its report, and return the report.
+
+    Raises UsageError and InputError for what cannot be read or chosen from, and before anything is
+    computed for what does not fit into the memory that is free.
+    """
+    path, report, started = Path(out), on_progress or ignore, time.monotonic()
+    if path.suffix != ".parquet":
+        raise UsageError(f"--out {path} is a Parquet file; let its name end in .parquet")
+    budget, selector = Budget.parse(config.budget), _selector(config)
+    report(Progress("read rows"))
+    rows = read_rows(config.source, config.columns)
+    pool, embedder = _pool(rows, config, selector, report)
+    predicted = predict(selector, pool, budget, config.method)
+    total = len(pool)
+    note = f"{_size(predicted.bytes)} and about {seconds(predicted):.0f} s are needed"
+    report(Progress("select", 0, total, note=note))
+    chosen, took = _timed(_pick, selector, pool, budget, config)
+    if not len(chosen.rows):
+        raise InputError(f"no row fits into the budget {config.budget}; the shortest takes {_least(pool)}")
+    report(Progress("evidence", 0, total, len(chosen.rows), total - len(chosen.rows)))
+    record = {
+        "config": to_mapping(config),
+        "embedder": embedder,
+        "pool": {"rows": total, "tokens": int(pool.tokens.sum()), "zero_vectors": int(pool.empty.sum())},
+        "chosen": {"rows": len(chosen.rows), "tokens": int(pool.tokens[chosen.rows].sum())},
+        "not_chosen": total - len(chosen.rows),
+        "shortfall": _shortfall(pool, budget, chosen),
+        "predicted": {"bytes": int(predicted.bytes), "operations": int(predicted.operations)},
+        "selector": dict(chosen.evidence),
+        "groups": _groups(pool, chosen),
+    }
+    evidence, points = _evidence(pool, rows, chosen, config)
+    record |= evidence
+    record["seconds"] = {"select": round(took, 3), "all": round(time.monotonic() - started, 3)}
+    _write(path, pool, chosen, record, points)
+    report(Progress("select", total, total, len(chosen.rows), total - len(chosen.rows)))
+    return record
+
+
+def _selector(config: SelectConfig) -> Selector:
+    settings = dict(config.settings)
+    if config.method == "stratified":
+        settings.setdefault("quota", config.quota)
+    return make(config.method, settings)
+
+
+def _pool(rows: Rows, config: SelectConfig, selector: Selector, report: OnProgress) -> tuple[Pool, str]:
+    """Return (the pool with its vectors, target and first rows, what made the vectors)."""
+    vectors, embedder, target = rows.vectors, config.columns.embeddings, None
+    if vectors is None and rows.texts is not None:
+        report(Progress("embed", 0, len(rows.ids)))
+        vectors, embedder = _embedded(rows.texts, config.embedder, rows.texts)
+    if vectors is not None and not vectors.shape[1]:
+        raise InputError("the vectors have no numbers in them; name another column with --embeddings")
+    if vectors is not None:
+        vectors = unit_rows(vectors, rows.ids, in_place=True)  # a million rows are not held twice
+    if config.target:
+        aim = read_rows(config.target, config.columns, "target ")
+        if aim.vectors is None and aim.texts is not None and rows.texts is not None and vectors is not None:
+            aim_vectors: Array | None = _embedded(aim.texts, config.embedder, rows.texts)[0]
+        else:
+            aim_vectors = aim.vectors
+        if aim_vectors is not None and vectors is not None and aim_vectors.shape[1] != vectors.shape[1]:
+            raise InputError(
+                f"the target's vectors are of {aim_vectors.shape[1]} numbers, the pool's of "
+                f"{vectors.shape[1]}; both must come from one embedder"
+            )
+        target = Pool(aim.ids, aim.tokens, aim_vectors, aim.texts, aim.groups, aim.table)
+    elif "target" in selector.uses:
+        raise UsageError(f"{config.method} chooses rows like those of a target; name its table with --target")
+    start = _start(config.start, rows.ids) if config.start else np.zeros(0, np.int64)
+    pool = Pool(rows.ids, rows.tokens, vectors, rows.texts, rows.groups, rows.table, start, target)
+    for name, column, flag in (
+        ("embeddings", vectors, "--embeddings or --text"),
+        ("texts", rows.texts, "--text"),
+    ):
+        if name in selector.uses and column is None:
+            raise UsageError(f"{config.method} needs {name}; name their column with {flag}")
+    return pool, embedder
+
+
+def _embedded(texts: pa.Array, name: str, fit: pa.Array) -> tuple[Array, str]:
+    from taskmill.select.embed import embedding
+
+    found = embedding(texts, name, cache_folder(), fit)
+    return found.vectors, found.name
+
+
+def _start(source: str, ids: pa.Array) -> Array:
+    """Return the rows of a selection made before, in its order."""
+    read = read_rows(source, Columns())
+    if "id" not in read.table.column_names:
+        raise InputError(f"{source} has no column `id`; give a SELECTION.parquet or a table with ids")
+    early = read.ids
+    if "rank" in read.table.column_names:
+        early = early.take(pc.sort_indices(read.table["rank"]))
+    places = pc.index_in(early, value_set=ids)
+    if places.null_count:
+        name = early[pc.index(places.is_null(), True).as_py()].as_py()
+        raise InputError(
+            f"{source}: {places.null_count} ids are not in the pool, the first is {name!r}; "
+            "put those rows into the pool"
+        )
+    found = np.asarray(places, np.int64)
+    if len(np.unique(found)) < len(found):
+        raise InputError(f"{source} names a row twice; give each id once")
+    return found
+
+
+def predict(selector: Selector, pool: Pool, budget: Budget, method: str) -> Needs:
+    """Return what the selection will take; raises UsageError if the memory that is free cannot hold it."""
+    width = 0 if pool.embeddings is None else pool.embeddings.shape[1]
+    needs = selector.needs(len(pool), width, budget.expected_rows(pool))
+    free = _free_memory()
+    if free and needs.bytes > free:
+        raise UsageError(
+            f"{method} on {len(pool):,} rows needs about {_size(needs.bytes)}, and {_size(free)} are free; "
+            "take another --method, or choose from a part of the pool (--method random first)"
+        )
+    return needs
+
+
+def seconds(needs: Needs) -> float:
+    """Return about how long that many operations take on this machine's cores."""
+    return needs.operations / (RATE * (os.cpu_count() or 1))
+
+
+def _free_memory() -> float:
+    """Return the bytes that can be had without swapping; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return 1024.0 * next((int(line.split()[1]) for line in lines if line.startswith("MemAvailable")), 0)
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _timed(function: Any, *arguments: Any) -> tuple[Any, float]:
+    begin = time.monotonic()
+    return function(*arguments), time.monotonic() - begin
+
+
+def _pick(selector: Selector, pool: Pool, budget: Budget, config: SelectConfig) -> Selection:
+    if config.columns.group and "groups" not in selector.uses:
+        from taskmill.select.simple import by_group
+
+        return by_group(selector, pool, budget, config.seed, config.quota == "equal")
+    return selector.pick(pool, budget, config.seed)
+
+
+def _least(pool: Pool) -> str:
+    return f"{int(pool.tokens.min())} tokens"
+
+
+def _shortfall(pool: Pool, budget: Budget, chosen: Selection) -> str:
+    """Say by how much a budget was not reached, and why; empty if it was."""
+    costs, limit = budget.costs(pool)
+    left = limit - int(costs[chosen.rows].sum())
+    unit = "tokens" if budget.tokens is not None else "rows"
+    if not left:
+        return ""
+    if len(chosen.rows) == len(pool):
+        return f"{left:,} {unit} of the budget are left: the whole pool is chosen"
+    if budget.tokens is not None:
+        return f"{left:,} tokens of the budget are left: none of the rows left over fits"
+    return f"{left:,} rows of the budget are left: the selector rejects the others"
+
+
+def _groups(pool: Pool, chosen: Selection) -> dict[str, dict[str, int]]:
+    """Return rows and chosen rows of each group."""
+    if pool.groups is None:
+        return {}
+    counted: dict[str, dict[str, int]] = {}
+    for key, column in (("rows", pool.groups), ("chosen", pool.groups.take(chosen.rows))):
+        for entry in pc.value_counts(column).to_pylist():
+            counted.setdefault(entry["values"] or "", {"rows": 0, "chosen": 0})[key] = entry["counts"]
+    return dict(sorted(counted.items()))
+
+
+def _evidence(
+    pool: Pool, rows: Rows, chosen: Selection, config: SelectConfig
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    from taskmill.select.evidence import compare, plane
+
+    names = [name for name in COVERAGE if name in rows.table.column_names]
+    for name in config.coverage:
+        if name not in rows.table.column_names:
+            raise UsageError(f"--coverage: {config.source} has no column {name!r}")
+    names = list(dict.fromkeys([*(config.coverage or names), *filter(None, [config.columns.group])]))
+    columns = {name: strings(rows.table[name]) for name in names}
+    evidence, chance = compare(pool, config.method, chosen, columns, config.seed, config.draws)
+    return evidence, plane(pool, {"chosen": chosen.rows, "random": chance.rows}, config.seed)
+
+
+def _write(
+    path: Path, pool: Pool, chosen: Selection, record: Mapping[str, Any], points: Mapping[str, Array]
+) -> None:
+    table = pa.table(
+        {
+            "id": pool.ids.take(chosen.rows),
+            "rank": pa.array(np.arange(len(chosen.rows)), pa.int64()),
+            "score": pa.array(chosen.scores, pa.float64()),
+        }
+    )
+    beside = path.with_suffix(".report.json")
+    beside.unlink(missing_ok=True)  # an old report must not stand beside a new selection
+    path.with_suffix(".report.html").unlink(missing_ok=True)
+    write_parquet(path, table)
+    atomic_write(beside, json.dumps(record, indent=1, ensure_ascii=False).encode())
+    write_selection_report(path.with_suffix(".report.html"), record, points)

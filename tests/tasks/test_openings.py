@@ -1,0 +1,109 @@
+"""Replies that are begun for a trained generator: put together again they are whole."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskmill.calls import Completion
+from taskmill.record import Document, Example, content_id
+from taskmill.render import PIPE_MARKER
+from taskmill.synthesize.bonito import Synthesis, examples, pose, respond, written
+from taskmill.tasks import TASKS, get
+from taskmill.tasks.base import Ask, Attributes
+from taskmill.templates import words
+from taskmill.testing import PASSAGE
+
+DOCUMENT = Document(content_id(PASSAGE), PASSAGE)
+
+
+def begun(task, sample=0, **more):
+    ask = get(task).ask(DOCUMENT, "bonito-attributes", sample=sample, attributes=Attributes(**more))
+    assert isinstance(ask, Ask)
+    return ask
+
+
+def reply(ask, text, finish="stop"):
+    return written(ask, Completion("key", text, finish))
+
+
+@pytest.mark.parametrize("task", TASKS.names())
+def test_the_prompt_ends_with_the_opening_and_the_wordings_take_turns(task):
+    seen = set()
+    for sample in range(40):
+        ask = begun(task, sample)
+        assert ask.prompt.endswith("<|task|>\n" + ask.opening.rstrip(" "))
+        assert "\x1e" not in ask.prompt + ask.closing
+        seen.add(ask.opening.partition("{{context}}")[0].partition("entence")[0])
+    assert len(seen) > 2
+
+
+@pytest.mark.parametrize("settings", [{"guided": False}, {"count": 3}, {"language": "German"}])
+def test_nothing_is_begun_unasked(settings):
+    for task in TASKS.names():
+        ask = begun(task, **settings)
+        assert (ask.opening, ask.closing, ask.stop) == ("", "", ())
+
+
+@pytest.mark.parametrize(("text", "finish"), [(" Who built it?\nmore", "stop"), ("Who built it?", "stop")])
+def test_a_label_task_ends_with_the_wording_and_the_drawn_label(text, finish):
+    ask = begun("ynqa")
+    instruction, _, label = reply(ask, text, finish).partition(f"\n{PIPE_MARKER}\n")
+    assert "Who built it?" in instruction
+    assert "more" not in instruction
+    assert label == ask.fields["label"]
+    assert "{{context}}" in instruction
+
+
+def test_a_reply_that_was_cut_off_is_not_closed():
+    ask = begun("ynqa")
+    assert reply(ask, " Who built", "length") == ask.opening.rstrip(" ") + " Who built"
+
+
+@given(st.integers(0, 60), st.sampled_from(["exqa", "qa", "mcqa", "text_gen"]))
+def test_every_wording_reads_as_if_the_model_had_written_all_of_it(sample, task):
+    ask = begun(task, sample)
+    slots = {"question": "Who built it?", "options": "A) x\nB) y", "topic": "The harbour"}
+    whole, _ = words.instruction(task, 0, slots)
+    for choice in range(12):
+        text, _ = words.instruction(task, choice, slots)
+        if text.startswith(ask.opening):
+            whole = text
+    tail = whole.removeprefix(ask.opening)
+    space = " " if ask.opening.endswith(" ") else ""
+    assert reply(ask, space + tail) == whole
+
+
+def test_what_is_known_stands_in_the_instruction():
+    coref = begun("coref")
+    assert coref.fields["sentence"] in coref.opening
+    assert coref.opening.endswith(f"\n{PIPE_MARKER}\n")
+    pair = begun("paraphrase_id")
+    assert pair.opening.count(pair.fields["sentence"]) == 1
+    word = begun("wsd")
+    assert f"Word: {word.fields['word']}" in word.opening
+    assert word.fields["label"] == word.closing.rpartition("\n")[2]
+
+
+def test_two_stages_ask_for_the_response_at_once_where_the_instruction_is_known():
+    how = Synthesis(("sentiment",), "bonito-attributes", two_stage=True)
+    one = pose(how, "m", DOCUMENT, "sentiment", 0)
+    assert one.sampling.temperature == 0
+    assert set(one.sampling.choices) == {"positive", "negative", "neutral"}
+    completion = Completion(one.key, "neutral", "stop")
+    assert respond("m", one, completion) is None
+    (made,) = examples("m", one, completion)
+    assert isinstance(made, Example)
+    assert made.response == "neutral"
+
+
+def test_two_stages_go_on_behind_what_was_begun():
+    how = Synthesis(("exqa",), "bonito-attributes", two_stage=True)
+    first = pose(how, "m", DOCUMENT, "exqa", 0)
+    second = respond("m", first, Completion(first.key, " Who built the harbour?", "stop"))
+    assert second.prompt.count("<|task|>") == 1
+    assert second.prompt.count("Who built the harbour?") == 1
+    assert second.prompt.endswith(f"\n{PIPE_MARKER}\n")
+    (made,) = examples("m", second, Completion(second.key, "Marta Quist", "stop"))
+    assert made.response == "Marta Quist"
+    assert '"raw"' not in made.meta, "nothing had to be repaired"
+    assert "Who built the harbour?" in made.instruction
