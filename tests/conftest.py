@@ -5,9 +5,12 @@ import socket
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+settings.register_profile("taskmill", deadline=None)  # a busy machine is no failure
+settings.load_profile("taskmill")
 
 PASSAGES = [
     "The yield statement turns a function into a generator. Each call of next() runs it to the next yield.",

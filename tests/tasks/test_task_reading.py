@@ -78,11 +78,11 @@ def test_reading_never_raises_and_sentences_are_substrings(text):
 
 def test_a_long_passage_takes_linear_time():
     long = "He said it would hold; they said it would not. " * 20_000
-    started = time.perf_counter()
+    started = time.process_time()  # of this process alone: neighbours do not count
     p.snap_span("they said that it would", long)
     p.sentences(long)
     rules.repeats(long)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 20, "quadratic, it would take an hour"
 
 
 def test_copied_runs_and_shares():
