@@ -26,7 +26,7 @@ from taskmill.errors import ConfigError, InputError, UsageError
 from taskmill.recipes.pool import Columns, Rows, read_rows, strings
 from taskmill.recipes.session import OnProgress, Progress, ignore
 from taskmill.report.selection import write_selection_report
-from taskmill.select import Budget, Needs, Pool, Selection, Selector, make, unit_rows
+from taskmill.select import SELECTORS, Budget, Needs, Pool, Selection, Selector, make, unit_rows
 from taskmill.store import write_parquet
 
 __all__ = ["SelectConfig", "predict", "select"]
@@ -46,7 +46,7 @@ class SelectConfig:
     """A pool of rows in, the rows to train on out."""
 
     source: str = field(default="", metadata={"help": "pool: a table, a folder of tables, or a run folder"})
-    method: str = field(default="k-center", metadata={"help": "selector; see `taskmill inspect`"})
+    method: str = field(default="k-center", metadata={"help": f"selector: {', '.join(SELECTORS._entries)}"})
     budget: str = field(
         default="", metadata={"help": "how much to choose: 500 rows, 0.5% of them, or 20000tok"}
     )
