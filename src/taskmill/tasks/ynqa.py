@@ -16,6 +16,8 @@ __all__ = ["YesNoQA"]
 
 
 OPENERS = ("Can", "Is it", "Can", "Are", "Should")
+VERBS = ("Is", "Can", "Does", "Are", "Do", "Did")
+"""With which a trained generator's question begins: the six most frequent of BoolQ, in turns."""
 _REQUEST = re.compile(
     r"^(?:can|could|would|will) you (?:please|explain|tell|give|describe|help|provide|show|answer)\b", re.I
 )
@@ -47,6 +49,16 @@ class YesNoQA(LabelType):
             return label_fields(labels, index)
         opener = OPENERS[draw(seed, document.id, f"ynqa opener {sample}") % len(OPENERS)]
         return label_fields(labels, index, opener=opener)
+
+    def aim(
+        self, document: Document, seed: int, sample: int, attributes: Attributes
+    ) -> Mapping[str, str] | Rejected:
+        """Draw sentence, labels and label, and the verb the question begins with: no wh-word then."""
+        drawn = super().aim(document, seed, sample, attributes)
+        if isinstance(drawn, Rejected) or "label" not in drawn or not is_english(document):
+            return drawn
+        verb = VERBS[(draw(seed, document.id, "ynqa verb") + sample) % len(VERBS)]
+        return {**drawn, "begins": verb}
 
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
         """The answer is the model's own if it gives one, else the drawn one."""
