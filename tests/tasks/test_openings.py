@@ -10,6 +10,7 @@ from taskmill.render import PIPE_MARKER
 from taskmill.synthesize.bonito import Synthesis, examples, pose, respond, written
 from taskmill.tasks import TASKS, get
 from taskmill.tasks.base import Ask, Attributes
+from taskmill.tasks.passage import turned_start
 from taskmill.templates import words
 from taskmill.testing import PASSAGE
 
@@ -107,3 +108,36 @@ def test_two_stages_go_on_behind_what_was_begun():
     assert made.response == "Marta Quist"
     assert '"raw"' not in made.meta, "nothing had to be repaired"
     assert "Who built the harbour?" in made.instruction
+
+
+@pytest.mark.parametrize("task", ["te", "nli", "paraphrase", "paraphrase_id"])
+def test_what_is_said_again_begins_with_the_last_phrase(task):
+    for sample in range(12):
+        ask = begun(task, sample)
+        begins = ask.fields.get("begins", "")
+        assert ask.opening.endswith(begins)
+        if "sentence" not in ask.fields:  # what the passage leaves open
+            assert task == "nli"
+            assert begins == ""
+        else:
+            assert begins, "every passage of this length has a sentence that can be turned"
+            assert f" {begins.lower()} " in ask.fields["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "word"),
+    [
+        ("The boats repair their nets in the old rope works.", "In"),
+        ("It was dredged by four men after the storm of 1902.", "After"),
+        ("In winter they repair nets.", ""),
+        ("Nothing turns here.", ""),
+        ("The boats lie in it, " + "and they lie there all day long " * 5, ""),
+    ],
+)
+def test_the_word_a_turned_sentence_begins_with(sentence, word):
+    assert turned_start(sentence) == word
+
+
+def test_yes_no_questions_begin_with_a_verb_and_the_verbs_take_turns():
+    seen = {begun("ynqa", sample).opening.split()[-1] for sample in range(6)}
+    assert seen == {"Is", "Can", "Does", "Are", "Do", "Did"}

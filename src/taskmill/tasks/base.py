@@ -32,7 +32,7 @@ from taskmill.render import (
     has_placeholder,
     unescape,
 )
-from taskmill.tasks.passage import draw_sentence
+from taskmill.tasks.passage import draw_sentence, is_english, turned_start
 from taskmill.tasks.reply import has_scrap, parse_reply, without_thoughts
 from taskmill.templates import words
 
@@ -135,6 +135,8 @@ class TaskType:
     max_tokens: int = 128
     about_a_sentence: bool = False
     """Whether a task is about one sentence of the passage, which a trained generator can be given."""
+    turns_a_sentence: bool = False
+    """Whether it says that sentence in other words: a small model copies it unless it begins otherwise."""
 
     # asking
 
@@ -226,7 +228,6 @@ class TaskType:
             opening = f"{opening}\n{PIPE_MARKER}\n"
         elif "label" in ask.fields and rest[:1] in ("", "\n"):
             stop, closing = ("\n",), f"{rest}\n{PIPE_MARKER}\n{ask.fields['label']}"
-        # A small model that is free to begin copies the sentence it was given.
         opening += ask.fields.get("begins", "")
         # The space before a word belongs to the word's token, so the prompt ends without it.
         prompt = ask.prompt + opening.rstrip(" ")
@@ -237,19 +238,19 @@ class TaskType:
         del instruction, ask
         return ()
 
-    def suits(self, sentence: str) -> bool:
-        """Say whether a sentence suits the task better than others do."""
-        del sentence
-        return True
-
     def aim(
         self, document: Document, seed: int, sample: int, attributes: Attributes
     ) -> Mapping[str, str] | Rejected:
-        """Return what a trained generator is to aim at: a sentence of the passage, a label set, a label."""
+        """Return what a trained generator is to aim at: a sentence of the passage, a label set, a label.
+
+        `begins` is the word that what it writes begins with.
+        """
         if not self.about_a_sentence or not attributes.guided or attributes.count > 1:
             return {}
-        found = draw_sentence(document, seed, sample, f"{self.name} sentence", self.suits)
-        return {"sentence": found}
+        turns = self.turns_a_sentence and is_english(document)
+        suits = turned_start if turns else None
+        sentence = draw_sentence(document, seed, sample, f"{self.name} sentence", suits)
+        return {"sentence": sentence, **({"begins": turned_start(sentence)} if turns else {})}
 
     def drawn(self, ask: Ask) -> Mapping[str, str] | Rejected:
         """Return the fields drawn for the ask, or what `draw` says again if there are none."""

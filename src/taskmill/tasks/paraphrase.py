@@ -10,11 +10,9 @@ from taskmill.tasks.metrics import rouge_l
 from taskmill.tasks.passage import (
     content,
     draw_sentence,
-    is_english,
     joined,
     only_drops,
     sentences,
-    turned_start,
     words,
 )
 from taskmill.tasks.reply import first_line
@@ -31,7 +29,7 @@ class Paraphrase(TaskType):
 
     name = "paraphrase"
     title = "paraphrase generation"
-    about_a_sentence = True
+    about_a_sentence = turns_a_sentence = True
     parts = ("paraphrase",)
     metric = "rouge_l"
     max_tokens = 96
@@ -45,19 +43,6 @@ class Paraphrase(TaskType):
         if not sentence:
             return Rejected(Reason.NOT_APPLICABLE, "the passage holds no full sentence")
         return {"sentence": sentence}
-
-    def suits(self, sentence: str) -> bool:
-        """Prefer sentences that can be begun with their last phrase: those a small model changes."""
-        return bool(turned_start(sentence))
-
-    def aim(
-        self, document: Document, seed: int, sample: int, attributes: Attributes
-    ) -> Mapping[str, str] | Rejected:
-        """Draw the sentence, and the word of it that the paraphrase begins with."""
-        drawn = super().aim(document, seed, sample, attributes)
-        if isinstance(drawn, Rejected) or not drawn.get("sentence") or not is_english(document):
-            return drawn
-        return {**drawn, "begins": turned_start(drawn["sentence"])}
 
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
         """Take the first line as the paraphrase."""

@@ -11,10 +11,8 @@ from taskmill.tasks.paraphrase import turned
 from taskmill.tasks.passage import (
     content,
     draw_sentence,
-    is_english,
     one_line,
     only_drops,
-    turned_start,
     words,
 )
 from taskmill.tasks.reply import first_line
@@ -28,7 +26,7 @@ class ParaphraseIdentification(LabelType):
 
     name = "paraphrase_id"
     title = "paraphrase identification"
-    about_a_sentence = True
+    about_a_sentence = turns_a_sentence = True
     parts = ("sentence",)
     labels = ("Yes", "No")
     meanings = (
@@ -53,10 +51,6 @@ class ParaphraseIdentification(LabelType):
             return Rejected(Reason.NOT_APPLICABLE, "the passage holds no full sentence")
         return label_fields(labels, index, sentence=sentence, same="yes" if index == 0 else "no")
 
-    def suits(self, sentence: str) -> bool:
-        """Prefer sentences that can be begun with their last phrase: those a small model changes."""
-        return bool(turned_start(sentence))
-
     def aim(
         self, document: Document, seed: int, sample: int, attributes: Attributes
     ) -> Mapping[str, str] | Rejected:
@@ -64,9 +58,7 @@ class ParaphraseIdentification(LabelType):
         drawn = super().aim(document, seed, sample, attributes)
         if isinstance(drawn, Rejected) or not drawn.get("sentence"):
             return drawn
-        sentence = drawn["sentence"]
-        begins = turned_start(sentence) if is_english(document) else ""
-        return {**drawn, "first": sentence, "begins": begins}
+        return {**drawn, "first": drawn["sentence"]}
 
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
         """The second sentence is the model's, the label the drawn one."""

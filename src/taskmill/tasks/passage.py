@@ -263,7 +263,7 @@ def snap_span(answer: str, text: str) -> str | None:
 
 
 def draw_sentence(
-    document: Document, seed: int, sample: int, purpose: str, suits: Callable[[str], bool] | None = None
+    document: Document, seed: int, sample: int, purpose: str, suits: Callable[[str], object] | None = None
 ) -> str:
     """Return a sentence of the passage on one line, another for each sample, or "" if none will do.
 

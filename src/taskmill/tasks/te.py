@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from taskmill.record import Document, Example, Reason
 from taskmill.tasks.base import Ask, Attributes, Draft, Rejected
 from taskmill.tasks.labels import LabelType, Meanings, label_fields
-from taskmill.tasks.passage import draw_sentence, is_english, joined, keyword, one_line, turned_start, words
+from taskmill.tasks.passage import draw_sentence, is_english, joined, keyword, one_line, words
 from taskmill.tasks.reply import first_line
 from taskmill.tasks.rules import is_prose, labelled_as, not_copied, on_topic, quoted
 
@@ -21,7 +21,7 @@ class TextualEntailment(LabelType):
 
     name = "te"
     title = "textual entailment"
-    about_a_sentence = True
+    about_a_sentence = turns_a_sentence = True
     parts = ("statement",)
     labels: tuple[str, ...] = ("Yes", "No")
     meanings: Meanings = (
@@ -54,19 +54,6 @@ class TextualEntailment(LabelType):
         # User labels run in the order of `labels`: supported, not supported (and undecided, for nli).
         kind = self.kinds[min(index, len(self.kinds) - 1)]
         return label_fields(labels, index, kind=kind, word="" if free else keyword(sentence))
-
-    def suits(self, sentence: str) -> bool:
-        """Prefer sentences that can be begun with their last phrase: those a small model changes."""
-        return bool(turned_start(sentence))
-
-    def aim(
-        self, document: Document, seed: int, sample: int, attributes: Attributes
-    ) -> Mapping[str, str] | Rejected:
-        """Draw sentence, labels and label, and the word the statement begins with."""
-        drawn = super().aim(document, seed, sample, attributes)
-        if isinstance(drawn, Rejected) or not drawn.get("sentence") or not is_english(document):
-            return drawn
-        return {**drawn, "begins": turned_start(drawn["sentence"])}
 
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
         """The statement is the model's, the label the drawn one."""
