@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from taskmill.backends.transformers import engines
 from taskmill.backends.weights import identity
-from taskmill.errors import BackendError, MissingExtra
+from taskmill.errors import BackendError
 
 __all__ = ["States"]
 
@@ -35,7 +35,7 @@ class States:
         `pooling`: "mean", "last", or "weighted" = Σ t·h_t / Σ t over tokens t = 1, 2, … (RDS+). Tokens after
         the first `longest` are not read (chosen: four times the usual row, and a CPU still gets there).
         """
-        torch, hf = _engines()
+        torch, hf = engines()
         try:
             self._tokenizer = hf.AutoTokenizer.from_pretrained(model, trust_remote_code=False)
             loaded = hf.AutoModel.from_pretrained(
@@ -87,15 +87,3 @@ class States:
             pooled = pooled / pooled.norm(dim=1, keepdim=True).clamp_min(1e-30)
         found: Array = pooled.float().cpu().numpy()
         return found
-
-
-def _engines() -> tuple[Any, Any]:
-    # The Hub client's telemetry is off before it is imported (huggingface_hub/constants.py).
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ["DO_NOT_TRACK"] = "1"
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise MissingExtra(error.name or "transformers", "train") from error
-    return torch, transformers

@@ -18,13 +18,14 @@ from taskmill.backends.weights import identity
 from taskmill.calls import Completion, Request, Sampling, ScoreRequest, Scores
 from taskmill.errors import BackendError, MissingExtra
 
-__all__ = ["Transformers", "create"]
+__all__ = ["Transformers", "create", "engines"]
 
 WINDOW = 8
 """Batches' worth of requests that are sorted by length together (chosen: little padding, little wait)."""
 
 
-def _import() -> tuple[Any, Any]:
+def engines() -> tuple[Any, Any]:
+    """Return torch and transformers, telemetry off; raises MissingExtra without them."""
     # The Hub client's telemetry is off before it is imported (huggingface_hub/constants.py).
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["DO_NOT_TRACK"] = "1"
@@ -53,7 +54,7 @@ class Transformers:
         `device` "auto" takes a GPU if there is one; `dtype` "auto" is the checkpoint's own. Raises
         MissingExtra without the packages, BackendError if the model cannot be loaded.
         """
-        self._torch, self._hf = _import()
+        self._torch, self._hf = engines()
         where = {"revision": revision} if revision else {}
         try:
             self._tokenizer = self._hf.AutoTokenizer.from_pretrained(

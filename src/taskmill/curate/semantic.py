@@ -16,15 +16,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from taskmill.curate.dedup import Duplicates, judged
 from taskmill.errors import InputError, UsageError
 from taskmill.ids import draw
 from taskmill.kernels.cosine import first_matches, unit_rows
 
-__all__ = ["EXACT_ROWS", "matrix", "semantic_duplicates"]
+__all__ = ["EXACT_ROWS", "semantic_duplicates"]
 
 Array = np.ndarray[Any, Any]
 
@@ -76,26 +74,6 @@ def semantic_duplicates(
     survivor, similarity = np.arange(len(vectors)), np.zeros(len(vectors))
     survivor[live], similarity[live] = live[best], found
     return judged(survivor, similarity)
-
-
-def matrix(column: pa.ChunkedArray, name: str) -> Array:
-    """Return a column of equally long lists of numbers as float32 [n, d].
-
-    Raises InputError for another kind of column, and names the first row whose length is not the usual one.
-    """
-    lists = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    kind = lists.type
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
-        raise InputError(f"column {name!r} holds {kind}, not lists of numbers")
-    if not len(lists):
-        return np.zeros((0, 1), np.float32)
-    sizes = np.asarray(pc.fill_null(pc.list_value_length(lists), 0), np.int64)
-    usual = int(np.bincount(sizes).argmax())
-    wrong = np.flatnonzero(sizes != usual)
-    if len(wrong):
-        raise InputError(f"row {wrong[0]} has {sizes[wrong[0]]} numbers in {name!r}, most rows have {usual}")
-    values = lists.flatten().cast(pa.float32())
-    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(lists), usual)
 
 
 class _Cells(NamedTuple):

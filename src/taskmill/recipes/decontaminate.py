@@ -24,10 +24,9 @@ from taskmill.config import to_mapping
 from taskmill.curate.decontaminate import Rule, joined_text, locate, prepare, scan, settle
 from taskmill.durable import Replacing, atomic_write
 from taskmill.errors import InputError, UsageError
-from taskmill.ingest.records import read_records
 from taskmill.recipes.evaluation_sets import LABELS, against
 from taskmill.recipes.session import OnProgress, Progress
-from taskmill.recipes.tables import table_files
+from taskmill.recipes.tables import read_file, table_files
 from taskmill.record import Reason
 from taskmill.registry import nearest
 
@@ -139,7 +138,7 @@ class _Rows:
     def _whole(self, name: str) -> pa.Table:
         """Return a table that is no Parquet file; it is read once and held."""
         if name not in self._held:
-            self._held[name] = _table(list(read_records(name)), name)
+            self._held[name] = read_file(name)
         return self._held[name]
 
     def __iter__(self) -> Iterator[pa.Table]:
@@ -164,14 +163,6 @@ class _Rows:
     def texts(self, table: pa.Table) -> list[pa.Array]:
         """Return the text columns of a table as strings."""
         return [_strings(table[name]) for name in self.names]
-
-
-def _table(rows: Sequence[Mapping[str, Any]], name: str) -> pa.Table:
-    columns = dict.fromkeys(key for row in rows for key in row)
-    try:
-        return pa.table({key: pa.array([row.get(key) for row in rows]) for key in columns})
-    except (pa.ArrowException, OverflowError) as error:
-        raise InputError(f"{name}: a column holds values of different kinds ({error})") from None
 
 
 def _text_columns(schema: pa.Schema, config: DecontaminateConfig) -> list[str]:

@@ -216,13 +216,14 @@ def _duplicates(config: DedupConfig, table: pa.Table, text: pa.Array, order: Arr
     threshold = _threshold(config)
     if config.mode == "near":
         return near_duplicates(text, threshold, ngram=config.ngram, order=order, seed=config.seed)
-    from taskmill.curate.semantic import matrix, semantic_duplicates
+    from taskmill.curate.semantic import semantic_duplicates
+    from taskmill.recipes.pool import matrix
 
     if config.embeddings:
         if config.embeddings not in table.column_names:
             near = nearest(config.embeddings, table.column_names)
             raise InputError(f"there is no column {config.embeddings!r}.{near}")
-        vectors = matrix(table[config.embeddings], config.embeddings)
+        vectors = matrix(table[config.embeddings].chunks, len(table))
     else:
         from taskmill.select.embed import embed
 

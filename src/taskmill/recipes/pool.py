@@ -12,9 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from taskmill.errors import InputError, UsageError
-from taskmill.ingest.records import read_records
 from taskmill.ingest.tokens import count_tokens
-from taskmill.recipes.tables import table_files
+from taskmill.recipes.tables import read_file, table_files
 from taskmill.record import EXAMPLE_SCHEMA, examples
 from taskmill.registry import nearest
 from taskmill.render import answer, prompt
@@ -88,12 +87,11 @@ def read_rows(source: str, columns: Columns, numbered: str = "") -> Rows:
 def _read(files: Sequence[str], columns: Columns) -> tuple[pa.Table, Array | None]:
     """Return all columns but the vectors, and those as one matrix, never held twice."""
     if not all(name.endswith(".parquet") for name in files):
-        rows = [row for name in files for row in read_records(name)]
-        table = pa.Table.from_pylist(rows) if rows else pa.table({})
+        table = pa.concat_tables([read_file(name) for name in files], promote_options="permissive")
         if not columns.embeddings:
             return table, None
         column = _column(table, columns.embeddings, files[0])
-        return table.drop_columns([columns.embeddings]), matrix([column.combine_chunks()], len(table))
+        return table.drop_columns([columns.embeddings]), matrix(column.chunks, len(table))
     try:
         schemas = [pq.read_schema(name) for name in files]
         if columns.embeddings:

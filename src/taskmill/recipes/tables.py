@@ -17,7 +17,7 @@ from taskmill.registry import nearest
 from taskmill.render import PLACEHOLDER, escape, from_messages, from_sharegpt
 from taskmill.store import parts
 
-__all__ = ["as_examples", "layout_of", "read_table", "table_files", "with_ids"]
+__all__ = ["as_examples", "layout_of", "read_file", "read_table", "table_files", "with_ids"]
 
 
 def table_files(source: str) -> list[str]:
@@ -46,14 +46,15 @@ def read_table(sources: Sequence[str]) -> pa.Table:
     """
     if not sources:
         raise UsageError("no data is given; name a Parquet or JSONL file, or a run folder")
-    tables = [_table(name) for source in sources for name in table_files(source)]
+    tables = [read_file(name) for source in sources for name in table_files(source)]
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise InputError(f"{', '.join(sources)} do not fit together: {str(error).splitlines()[0]}") from None
 
 
-def _table(name: str) -> pa.Table:
+def read_file(name: str) -> pa.Table:
+    """Return the rows of one table file; raises InputError if it cannot be read."""
     if not name.endswith(".parquet"):
         return _columns(name)
     try:

@@ -6,17 +6,14 @@ all rows: its size does not grow with the run. Equal runs give equal bytes.
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
-
-import minijinja
 
 from taskmill.durable import atomic_write
 from taskmill.export.urls import hide_secrets, hide_secrets_within
 from taskmill.report.charts import histogram, stacked
 from taskmill.report.figures import figures, funnel, reason_colours, yields
+from taskmill.report.page import render
 from taskmill.report.samples import dropped_samples, scan_kept
-from taskmill.report.words import compact, duration, thousands
 from taskmill.store import read_json
 
 __all__ = ["write_report"]
@@ -50,18 +47,5 @@ def write_report(run: Path) -> Path:
         "config": hide_secrets(config.read_text("utf-8", "replace")) if config.exists() else "",
     }
     out = run / "report.html"
-    atomic_write(out, _render(slots).encode())
+    atomic_write(out, render("page.html.j2", slots).encode())
     return out
-
-
-def _render(slots: dict[str, object]) -> str:
-    folder = files("taskmill.report")
-    # A template whose name ends in .html is escaped throughout; only our own style and script are not.
-    environment = minijinja.Environment(
-        templates={"page.html": folder.joinpath("page.html.j2").read_text("utf-8")},
-        filters={"compact": compact, "thousands": thousands, "duration": duration},
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    own = {name: minijinja.safe(folder.joinpath(f"page.{name}").read_text("utf-8")) for name in ("css", "js")}
-    return environment.render_template("page.html", **slots, **own)

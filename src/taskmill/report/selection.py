@@ -6,15 +6,14 @@ The page is self-contained and shows points, never all rows: its size does not g
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import minijinja
 import numpy as np
 
 from taskmill.durable import atomic_write
 from taskmill.export.urls import hide_secrets_within
+from taskmill.report.page import render
 from taskmill.report.words import compact, duration, thousands
 
 __all__ = ["panels", "table_of_measures", "write_selection_report"]
@@ -115,7 +114,7 @@ def write_selection_report(path: Path, record: Mapping[str, Any], points: Mappin
         "groups": _rows_of_groups(record["groups"]),
         "settings": _settings(config),
     }
-    atomic_write(path, _render(slots).encode())
+    atomic_write(path, render("selection.html.j2", slots).encode())
     return path
 
 
@@ -163,15 +162,3 @@ def _settings(config: Mapping[str, Any]) -> dict[str, str]:
         elif value not in ("", None, []):
             shown[key] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return shown
-
-
-def _render(slots: dict[str, object]) -> str:
-    folder = files("taskmill.report")
-    environment = minijinja.Environment(
-        templates={"page.html": folder.joinpath("selection.html.j2").read_text("utf-8")},
-        filters={"thousands": thousands},
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = minijinja.safe(folder.joinpath("page.css").read_text("utf-8"))
-    return environment.render_template("page.html", **slots, css=css)

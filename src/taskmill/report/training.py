@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import minijinja
-
 from taskmill.durable import atomic_write
 from taskmill.errors import InputError
+from taskmill.report.page import render
 from taskmill.report.words import compact, duration, thousands
 from taskmill.store import read_json
 
@@ -100,7 +98,7 @@ def write_training_report(out: Path) -> Path:
         "weights": record.get("weights", {}),
     }
     path = out / "report.html"
-    atomic_write(path, _render(slots).encode())
+    atomic_write(path, render("training.html.j2", slots).encode())
     return path
 
 
@@ -140,15 +138,3 @@ def _figures(
             "note": f"{compact(record.get('tokens_per_s'))} tokens/s",
         },
     ]
-
-
-def _render(slots: dict[str, object]) -> str:
-    folder = files("taskmill.report")
-    environment = minijinja.Environment(
-        templates={"page.html": folder.joinpath("training.html.j2").read_text("utf-8")},
-        filters={"thousands": thousands},
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = minijinja.safe(folder.joinpath("page.css").read_text("utf-8"))
-    return environment.render_template("page.html", **slots, css=css)

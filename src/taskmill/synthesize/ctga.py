@@ -163,8 +163,8 @@ def select(entries: Iterable[Entry], balance: Balance, caps: Mapping[str, int], 
     Within a type the datasets are balanced by the same temperature, and within a dataset the labels
     take turns; beyond that the order is a draw on the passage, so that a passage comes with tasks of many
     types: training then reads it once and learns what sets them apart. Passages weigh as the square of their
-    number of types (chosen, to favour those). A passage's further tasks of one type come with it for a
-    share of the passages (`several`), else by a draw of their own.
+    number of types (chosen, to favour those with many). A passage's further tasks of one type come with it
+    for a share of the passages (`several`), else by a draw of their own.
     """
     piles: dict[str, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
     types: dict[str, set[str]] = defaultdict(set)

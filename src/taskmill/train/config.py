@@ -83,8 +83,8 @@ class TrainConfig:
     prefix: str = field(
         default="",
         metadata={
-            "help": "shared: rows of one passage that begin alike pass through the model as one, for half "
-            "of the work; own: each by itself (laptop shared, paper own)",
+            "help": "shared: rows of one passage that begin alike pass through the model as one; "
+            "own: each by itself (laptop shared, paper own)",
             "choices": ("", "shared", "own"),
         },
     )

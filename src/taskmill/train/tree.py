@@ -2,7 +2,7 @@
 
 The tasks of one passage share it, and it is the larger part of their prompts. A tree is one sequence in
 which a token sees the beginning and its own row only, at the positions it would have alone: the loss is
-that of the rows one by one, for about half of the work.
+that of the rows one by one, and fewer tokens are read.
 """
 
 from __future__ import annotations
