@@ -1,8 +1,9 @@
 """The benchmarks of taskmill, from the root of the repository:
 
-    python -m benchmarks [orchestration|generation|million|all] [options of that benchmark]
+    python -m benchmarks [NAME|all] [options of that benchmark]
 
-Without a word, or with `all`, each runs with its defaults; `--help` after a name lists its options.
+Without a word, or with `all`, those of NAMES run with their defaults; the others want a word or data.
+`--help` after a name lists its options.
 """
 
 import importlib
@@ -10,7 +11,7 @@ import sys
 
 NAMES = ("orchestration", "generation", "million", "decontaminate", "dsir")
 OF_CHOICE = ("dedup", "selection")  # each wants a word that says what
-NEED_DATA = ("synthesizer", "upstream", "verify")
+NEED_DATA = ("synthesizer", "upstream", "verify", "card")
 
 
 def main() -> None:

@@ -1,0 +1,110 @@
+"""The model card of the embedded synthesizer, from what it was trained on and the log of its training.
+
+    python -m benchmarks card --corpus RUN --training FOLDER [--note TEXT] [--save]
+
+RUN is a folder of `taskmill remix`, FOLDER one of `taskmill train synthesizer`. With --save the card is
+written beside the adapter in the package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.synthesizer import TRAINED
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "taskmill"
+NAME = TRAINED.partition(":")[2]
+
+
+def curve(log: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield the lines of the table of losses."""
+    yield "| step | tokens | training loss (mean since the row above, nats per token) |"
+    yield "|---|---|---|"
+    steps = [line for line in log if "loss" in line]
+    size = max(1, len(steps) // 12)
+    for at in range(0, len(steps), size):
+        part = steps[at : at + size]
+        mean = sum(line["loss"] for line in part) / len(part)
+        yield f"| {part[-1]['step']} | {part[-1]['tokens']:,} | {mean:.3f} |"
+    held = [f"{line['valid_loss']:.3f} (step {line['step']})" for line in log if "valid_loss" in line]
+    yield from ("", f"Held-out loss: {', '.join(held)}.")
+
+
+def data(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield the tables of the data: datasets with licences and credits, task types, attributes."""
+    declared = yaml.safe_load((PACKAGE / "templates" / "catalog.yaml").read_text("utf-8"))
+    by_name = {one["name"]: one for one in declared}
+    yield from ("| dataset | rows | licence | credit |", "|---|---|---|---|")
+    for name, count in Counter(row["dataset"] for row in rows).most_common():
+        yield f"| {name} | {count} | {by_name[name]['licence']} | {by_name[name]['credit']} |"
+    yield from ("", "| task type | rows |", "|---|---|")
+    for name, count in sorted(Counter(row["task"] for row in rows).items()):
+        yield f"| `{name}` | {count} |"
+    found = Counter(name for row in rows for name in row["attributes"])
+    yield ""
+    yield (
+        f"{found['sentence']} rows quote the sentence they are about, {found['labels']} name a label set, "
+        f"{found['answer']} an answer to aim at,"
+    )
+    yield f"{found['tasks']} ask for several tasks."
+
+
+def card(corpus: Path, training: Path, note: str) -> str:
+    """Return the card."""
+    import pyarrow.parquet as pq
+
+    record = json.loads((training / "adapter" / "taskmill.json").read_text("utf-8"))
+    log = [json.loads(line) for line in (training / "log.jsonl").read_text("utf-8").splitlines()]
+    rows = pq.read_table(corpus / "3-ctga" / "kept").to_pylist()
+    counts, recipe = record["counts"], record["recipe"]
+    return (
+        Path(__file__)
+        .with_suffix(".md")
+        .read_text("utf-8")
+        .format(
+            name=NAME,
+            sha=record["base"]["sha256"],
+            rank=recipe["rank"],
+            alpha=recipe["alpha"],
+            train=counts["train"],
+            valid=counts["valid"],
+            tokens=counts["tokens"],
+            supervised=counts["supervised"],
+            read=counts["read"],
+            seen=record["tokens"],
+            steps=record["steps"],
+            batch=recipe["batch_tokens"],
+            lr=recipe["lr"],
+            minutes=record["elapsed_s"] / 60,
+            precision=record["precision"],
+            note=f"\n{note.strip()}" if note else "",
+            curve="\n".join(curve(log)),
+            data="\n".join(data(rows)),
+        )
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks card", description=__doc__.split("\n")[0])
+    parser.add_argument("--corpus", type=Path, required=True, help="folder of `taskmill remix`")
+    parser.add_argument("--training", type=Path, required=True, help="folder of `taskmill train synthesizer`")
+    parser.add_argument("--note", default="", help="a sentence on how this training differs from the recipe")
+    parser.add_argument("--save", action="store_true", help="write the card beside the adapter")
+    args = parser.parse_args(arguments)
+    text = card(args.corpus, args.training, args.note)
+    if args.save:
+        (PACKAGE / "adapters" / NAME / "README.md").write_text(text, "utf-8")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
