@@ -60,7 +60,8 @@ def test_the_engine_is_imported_without_its_telemetry():
         "from taskmill import frame\n"
         "p = pathlib.Path(tempfile.mkdtemp()) / 'part-0.parquet'\n"
         "pq.write_table(pa.table({'a': [1, 2]}), p)\n"
-        "print([t.num_rows for t in frame.scan([p], pa.schema([('a', pa.int64())]))], seen)"
+        "print([t.num_rows for t in frame.scan([p], pa.schema([('a', pa.int64())]))], seen, flush=True)\n"
+        "import os; os._exit(0)  # as the command line does: see taskmill.cli.run"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "[2] []\n", shown.stdout + shown.stderr

@@ -1,5 +1,5 @@
 """`python -m taskmill`."""
 
-from taskmill.cli import main
+from taskmill.cli import run
 
-main()
+run()

@@ -164,3 +164,14 @@ def test_a_retold_sentence_is_another_sentence():
     for sentence in sentences(HARBOUR):
         said = retold(sentence, row())
         assert said != sentence
+
+
+def test_statements_and_pairs_are_short():
+    long = "The harbour, which was opened in 1902 by Ida Holm and the whole town, is now an important place"
+    passage = f"{long} for the fishing boats of the western coast. The harbour is an important place for boats."
+    for seed in range(30):
+        own = Row(passage, {}, seed, "x")
+        for name in ("statements", "paraphrases"):
+            for cast in construct(name, own):
+                said = cast.slots.get("statement") or cast.slots.get("first") or cast.slots["sentence"]
+                assert len(said.split()) <= (15 if "statement" in cast.slots else 24)

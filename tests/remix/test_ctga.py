@@ -156,3 +156,22 @@ def test_label_rows_name_labels_and_answer_as_the_product_asks_for_them():
     assert row.prompt in plain
     free = get("ynqa").ask(document, "bonito-attributes", attributes=Attributes(guided=False))
     assert free.prompt == attributes_prompt("yes-no question answering", PASSAGE, {})
+
+
+def test_passages_with_tasks_of_many_types_come_first_and_together():
+    rich = [
+        Entry(f"r{i}-{t}", t, "d", "x", f"rich{i}") for i in range(40) for t in ("exqa", "qg", "qa", "mcqa")
+    ]
+    poor = [
+        Entry(f"p{i}-{t}", t, "d", "x", f"{t}{i}") for i in range(40) for t in ("exqa", "qg", "qa", "mcqa")
+    ]
+    chosen = select([*rich, *poor], Balance(total=80), {}, 0)
+    assert sum(name.startswith("r") for name in chosen) > 65  # 16 to 1 by weight, 40 by chance
+    passages = Counter(name.split("-")[0] for name in chosen if name.startswith("r"))
+    assert sum(n == 4 for n in passages.values()) > 0.8 * len(passages)
+
+
+def test_the_sentence_is_the_shorter_of_two_that_share_as_much():
+    passage = "Anna Weber opened the lighthouse in 1853 with a feast. Anna Weber opened the lighthouse."
+    asked = replace(example(0), context=passage, instruction="{{context}} Who opened the lighthouse?")
+    assert about(replace(asked, response="Anna Weber")) == "Anna Weber opened the lighthouse."

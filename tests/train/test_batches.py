@@ -80,3 +80,8 @@ def test_evaluations_are_evenly_spaced_and_the_last_is_the_end():
     assert evaluation_steps(100, 4) == {25, 50, 75, 100}
     assert evaluation_steps(3, 8) == {1, 2, 3}
     assert evaluation_steps(100, 0) == set()
+
+
+def test_steps_of_rows_count_the_rows_of_a_tree():
+    found = plan([10] * 40, config(batch_rows=8), rows=[4] * 40)
+    assert [len(step) for step in found] == [2] * 20

@@ -97,7 +97,7 @@ def families(count: int) -> list[Encoded]:
     return found
 
 
-@pytest.mark.parametrize("longest", [60, 120, 1000])
+@pytest.mark.parametrize("longest", [90, 120, 1000])
 def test_a_tree_has_the_loss_and_the_gradients_of_its_rows(model, longest):
     import torch
 
@@ -109,7 +109,7 @@ def test_a_tree_has_the_loss_and_the_gradients_of_its_rows(model, longest):
     hooked = Supervised(model, model.get_output_embeddings(), torch)
     grown = list(trees(rows, longest))
     batch = pad(grown, torch, "cpu")
-    assert batch.mask is not None or longest == 60
+    assert batch.mask is not None
     found = hooked.loss(batch)
     found.backward()
     assert found.item() == pytest.approx(expected, rel=1e-5)

@@ -6,6 +6,7 @@ reached, licence unknown); the reason is the last line printed and stands in the
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import NoReturn
@@ -16,7 +17,26 @@ from taskmill.cli import data, results, synthesis, training
 from taskmill.cli.base import ALIASES, cli
 from taskmill.errors import TaskmillError
 
-__all__ = ["ALIASES", "cli", "data", "main", "results", "synthesis", "training"]
+__all__ = ["ALIASES", "cli", "data", "main", "results", "run", "synthesis", "training"]
+
+
+def run() -> NoReturn:
+    """Be the program: run the command line and end the process.
+
+    Threads of the dataframe engine may still let go of Python objects while the interpreter is taken down,
+    which aborts it (seen with Daft 0.7.26 on a busy machine, in one of twenty runs). Everything is written
+    and synced by then, so the process ends without that.
+    """
+    code: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    if "daft" not in sys.modules:
+        sys.exit(code if isinstance(code, int) else 1)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 1)
 
 
 def main(argv: list[str] | None = None) -> NoReturn:

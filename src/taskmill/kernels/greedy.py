@@ -68,7 +68,8 @@ def transposed(found: Array, values: Array) -> Graph:
 def _gain_of(likeness: Any, best: Any) -> Any:
     total = 0.0
     for i in range(best.shape[0]):
-        total += np.float64(max(np.float32(0), likeness[i] - best[i]))
+        # The difference of two float32 is not one itself: rounded, it would decide between near equals.
+        total += max(0.0, np.float64(likeness[i]) - np.float64(best[i]))
     return total
 
 
@@ -79,7 +80,7 @@ def _gain(dense: Any, ends: Any, rows: Any, likeness: Any, best: Any, j: int) ->
         return float(_gain_of(dense[j], best))
     total = 0.0
     for at in range(ends[j], ends[j + 1]):
-        total += np.float64(max(np.float32(0), likeness[at] - best[rows[at]]))
+        total += max(0.0, np.float64(likeness[at]) - np.float64(best[rows[at]]))
     return total
 
 

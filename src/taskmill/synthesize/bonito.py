@@ -49,9 +49,8 @@ def pose(how: Synthesis, model: str, document: Document, task: str, sample: int)
     if how.two_stage and _in_two_stages(ask):
         instruction, given, _ = ask.opening.partition(PIPE_MARKER)
         if given:  # the instruction is known: what is left is the second stage
-            sampling = Sampling(
-                temperature=0, max_tokens=RESPONSE_TOKENS, choices=kind.choices(instruction.strip(), ask)
-            )
+            choices = kind.choices(instruction.strip(), ask)
+            sampling = Sampling(temperature=0, max_tokens=tokens, choices=choices)
         else:
             ask = replace(ask, stop=(*ask.stop, PIPE_MARKER))
             sampling = replace(sampling, stop=ask.stop)
@@ -82,10 +81,6 @@ def written(ask: Ask, completion: Completion) -> str:
     return (ask.opening.rstrip(" ") if text[:1].isspace() else ask.opening) + text
 
 
-RESPONSE_TOKENS = 256
-"""Longest response of the second stage (Bonito's own bound for both parts)."""
-
-
 def respond(model: str, asked: Request, completion: Completion) -> Request | None:
     """Return the second call of a two-stage reply: the response to the instruction just written, greedily.
 
@@ -93,15 +88,17 @@ def respond(model: str, asked: Request, completion: Completion) -> Request | Non
     the second. Where the instruction names a closed label set, the call carries it as `choices`.
     """
     ask: Ask = asked.payload
-    instruction = written(ask, completion).partition(PIPE_MARKER)[0].strip()
-    if PIPE_MARKER not in ask.stop or ask.instruction or completion.finish != "stop" or not instruction:
+    if PIPE_MARKER not in ask.stop or ask.instruction or completion.finish != "stop":
         return None
+    if not completion.text.strip():
+        return None
+    instruction = written(ask, completion).partition(PIPE_MARKER)[0].strip()
     head = asked.prompt.removesuffix(ask.opening.rstrip(" "))
     prompt = f"{head}{instruction}\n{PIPE_MARKER}\n"
     choices = get(ask.task).choices(instruction, ask)
     return request(
         model,
-        Sampling(temperature=0, max_tokens=RESPONSE_TOKENS, choices=choices),
+        Sampling(temperature=0, max_tokens=asked.sampling.max_tokens, choices=choices),
         prompt=prompt,
         payload=replace(ask, instruction=instruction, opening="", closing=""),
     )
@@ -117,12 +114,14 @@ def examples(model: str, asked: Request, completion: Completion) -> Iterator[Exa
             yield _example(outcome, ask, origin)
         else:
             name = content_id(completion.key, str(i))
-            yield _dropped(name, ask.task, ask.document, origin, outcome, completion.text)
+            yield _dropped(name, ask.task, ask.document, origin, outcome, written(ask, completion))
 
 
 def _outcomes(ask: Ask, completion: Completion) -> list[Draft | Rejected]:
     if completion.finish == "error":
         return [Rejected(Reason.CALL_FAILED, completion.error)]
+    if not completion.text.strip():  # whatever it was begun with
+        return [Rejected(Reason.EMPTY_REPLY, "the model wrote nothing")]
     text = written(ask, completion)
     if ask.instruction:
         text = f"{ask.instruction}\n{PIPE_MARKER}\n{text}"
@@ -132,6 +131,8 @@ def _outcomes(ask: Ask, completion: Completion) -> list[Draft | Rejected]:
         if not text.strip():
             return [Rejected(Reason.TRUNCATED, "the reply was cut off before its first line ended")]
     outcomes = get(ask.task).parse(text, ask) or [Rejected(Reason.MALFORMED, "the reply holds no task")]
+    if ask.opening:  # the wording is ours, though the model filled it
+        outcomes = [replace(o, template=ask.template) if isinstance(o, Draft) else o for o in outcomes]
     if completion.finish == "length" and not any(isinstance(o, Draft) for o in outcomes):
         return [Rejected(Reason.TRUNCATED, "the reply was cut off before it was complete")]
     return outcomes

@@ -163,11 +163,10 @@ class Remix:
             return None
 
     def group(self, row: Mapping[str, Any]) -> str:
-        """Return the group of a row (`siblings.by`: a column or an expression over the columns)."""
+        """Return the group of a row (`siblings.by`: an expression over the columns)."""
         by = self.declaration.siblings.get("by", "")
-        if by not in row:
-            self._check_name("siblings.by", by, {*row, *_FUNCTIONS})
-        return str(row[by] if by in row else self._value("siblings.by", by, row))
+        self._check_name("siblings.by", by, {*row, *_FUNCTIONS})
+        return str(self._value("siblings.by", by, row))
 
     def _source(self, number: int, uri: str) -> Source:
         d = self.declaration

@@ -221,7 +221,7 @@ class TaskType:
         begun = words.begun(self.name, choice, known)
         if begun is None:
             return ask
-        opening, rest = begun
+        opening, rest, template = begun
         stop: tuple[str, ...] = ()
         closing = ""
         if rest is None:
@@ -231,7 +231,7 @@ class TaskType:
         opening += ask.fields.get("begins", "")
         # The space before a word belongs to the word's token, so the prompt ends without it.
         prompt = ask.prompt + opening.rstrip(" ")
-        return replace(ask, prompt=prompt, opening=opening, stop=stop, closing=closing)
+        return replace(ask, prompt=prompt, opening=opening, stop=stop, closing=closing, template=template)
 
     def choices(self, instruction: str, ask: Ask) -> tuple[str, ...]:
         """Return the responses a finished instruction leaves open, () where they are not a closed set."""
@@ -250,6 +250,9 @@ class TaskType:
         turns = self.turns_a_sentence and is_english(document)
         suits = turned_start if turns else None
         sentence = draw_sentence(document, seed, sample, f"{self.name} sentence", suits)
+        if not sentence:
+            missing = Rejected(Reason.NOT_APPLICABLE, "the passage holds no full sentence")
+            return missing if self.turns_a_sentence else {}
         return {"sentence": sentence, **({"begins": turned_start(sentence)} if turns else {})}
 
     def drawn(self, ask: Ask) -> Mapping[str, str] | Rejected:

@@ -232,8 +232,8 @@ class LabelType(TaskType):
         if isinstance(drawn, Rejected) or not (attributes.guided and self.balanced) or attributes.count > 1:
             return drawn
         labels, index = self.draw_label(document, seed, sample, attributes)
-        if self.meaning(labels[index]) == 2:
-            drawn = {}  # what the passage leaves open is in none of its sentences
+        if index == 2:  # the third label, whatever its name: left open, so in no sentence of the passage
+            drawn = {}
         return {**label_fields(labels, index), **drawn}
 
     def known(self, ask: Ask) -> Mapping[str, str]:

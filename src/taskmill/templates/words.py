@@ -97,8 +97,8 @@ def instruction(task: str, choice: int, slots: Mapping[str, str]) -> tuple[str, 
 _OPEN = "\x1e"  # stands for a slot without a value; no wording and no text holds it
 
 
-def begun(task: str, choice: int, known: Mapping[str, str]) -> tuple[str, str | None] | None:
-    """Return a wording cut at its first slot without a value: (text before, text behind).
+def begun(task: str, choice: int, known: Mapping[str, str]) -> tuple[str, str | None, str] | None:
+    """Return a wording cut at its first slot without a value: (text before, text behind, name#hash).
 
     It is wording `choice`, or the next in which all that is known but the labels stands before the cut: who
     goes on from there has to see it. The text behind is None where every slot is known, and " " where more
@@ -107,18 +107,21 @@ def begun(task: str, choice: int, known: Mapping[str, str]) -> tuple[str, str | 
     environment, versions = _environment()
     if task not in versions:
         return None
-    wordings = versions[task][1]
-    for i in range(choice, choice + wordings):
-        name = f"{task}/{i % wordings}"
-        slots = environment.undeclared_variables_in_template(name)
-        order = environment.render_template(
-            name, **{s: f"\x1f{s}\x1f" if s in known else _OPEN for s in slots}
-        )
-        early = order.partition(_OPEN)[0]
-        if all(f"\x1f{s}\x1f" in early for s in slots if s in known and s != "labels"):
-            break
-    text = environment.render_template(name, **{slot: known.get(slot, _OPEN) for slot in slots})
+    version, wordings, _ = versions[task]
+    order = [(choice + i) % wordings for i in range(wordings)]
+    number = next((i for i in order if _known_comes_first(task, i, known)), order[0])
+    slots = environment.undeclared_variables_in_template(f"{task}/{number}")
+    text = environment.render_template(f"{task}/{number}", **{s: known.get(s, _OPEN) for s in slots})
     before, *behind = text.split(_OPEN)
-    if not behind:
-        return before, None
-    return before, behind[0] if len(behind) == 1 else " "
+    rest = None if not behind else behind[0] if len(behind) == 1 else " "
+    return before, rest, f"{task}/{number}#{version}"
+
+
+def _known_comes_first(task: str, number: int, known: Mapping[str, str]) -> bool:
+    environment, _ = _environment()
+    name = f"{task}/{number}"
+    slots = environment.undeclared_variables_in_template(name)
+    marks = {slot: f"\x1f{slot}\x1f" for slot in slots if slot in known and slot != "labels"}
+    shown = environment.render_template(name, **{s: marks.get(s, "" if s in known else _OPEN) for s in slots})
+    early = shown.partition(_OPEN)[0]
+    return all(mark in early for mark in marks.values())
