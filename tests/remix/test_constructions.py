@@ -168,7 +168,7 @@ def test_a_retold_sentence_is_another_sentence():
 
 def test_statements_and_pairs_are_short():
     long = "The harbour, which was opened in 1902 by Ida Holm and the whole town, is now an important place"
-    passage = f"{long} for the fishing boats of the western coast. The harbour is an important place for boats."
+    passage = f"{long} for the fishing boats of the western coast. The harbour is a good place for boats."
     for seed in range(30):
         own = Row(passage, {}, seed, "x")
         for name in ("statements", "paraphrases"):
