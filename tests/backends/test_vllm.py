@@ -32,6 +32,13 @@ class SamplingParams:
     max_tokens: int
     stop: list[str] | None
     seed: int | None
+    structured_outputs: Any = None
+
+
+@dataclass
+class StructuredOutputsParams:
+    choice: list[str] | None = None
+    grammar: str | None = None
 
 
 @dataclass
@@ -85,7 +92,10 @@ class EngineDeadError(Exception):
 def fake(monkeypatch):
     module = types.ModuleType("vllm")
     module.LLM, module.SamplingParams = LLM, SamplingParams
+    parameters = types.ModuleType("vllm.sampling_params")
+    parameters.StructuredOutputsParams = StructuredOutputsParams
     monkeypatch.setitem(sys.modules, "vllm", module)
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", parameters)
     for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
         monkeypatch.setenv(name, "0")
     return module
@@ -105,6 +115,19 @@ def test_it_loads_without_remote_code_and_without_telemetry(fake):
     assert (LLM.last.revision, LLM.last.tokenizer_revision) == ("abc", "abc")
     assert backend.model == "vllm:org/name@abc"
     assert backend.batch_invariant is False
+
+
+def test_closed_sets_and_grammars_are_structured_outputs(fake):
+    backend = VLLM("org/name")
+    free, closed, ruled = DEFAULT, Sampling(0, choices=("Yes", "No")), Sampling(0, grammar='root ::= "a"')
+    for sampling in (free, closed, ruled):
+        list(backend.generate(prompts("p", sampling=sampling)))
+    given = [p.structured_outputs for p in LLM.last.params]
+    assert given == [
+        None,
+        StructuredOutputsParams(choice=["Yes", "No"]),
+        StructuredOutputsParams(grammar='root ::= "a"'),
+    ]
 
 
 def test_prompts_and_messages_each_with_their_own_sampling(fake):

@@ -1,16 +1,21 @@
 """Replies that are begun for a trained generator: put together again they are whole."""
 
+import json
+import re
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmill.calls import Completion
+from taskmill.calls import Completion, Sampling, request
 from taskmill.record import Document, Example, Reason, content_id
 from taskmill.render import PIPE_MARKER
 from taskmill.synthesize.bonito import Synthesis, examples, pose, respond, written
 from taskmill.tasks import TASKS, get
 from taskmill.tasks.base import Ask, Attributes, Rejected
-from taskmill.tasks.passage import turned_start
+from taskmill.tasks.passage import draw_sentence, span_grammar, turned_start
+from taskmill.tasks.passage import words as words_of
 from taskmill.templates import words
 from taskmill.testing import PASSAGE
 
@@ -61,10 +66,10 @@ def test_a_reply_that_was_cut_off_is_not_closed():
     assert reply(ask, " Who built", "length") == ask.opening.rstrip(" ") + " Who built"
 
 
-@given(st.integers(0, 60), st.sampled_from(["exqa", "qa", "mcqa", "text_gen"]))
+@given(st.integers(0, 60), st.sampled_from(["exqa", "qa", "text_gen"]))
 def test_every_wording_reads_as_if_the_model_had_written_all_of_it(sample, task):
     ask = begun(task, sample)
-    slots = {"question": "Who built it?", "options": "A) x\nB) y", "topic": "The harbour"}
+    slots = {"question": "Who built it?", "topic": "The harbour"}
     whole, _ = words.instruction(task, 0, slots)
     for choice in range(12):
         text, _ = words.instruction(task, choice, slots)
@@ -87,7 +92,7 @@ def test_what_is_known_stands_in_the_instruction():
 
 
 def test_two_stages_ask_for_the_response_at_once_where_the_instruction_is_known():
-    how = Synthesis(("sentiment",), "bonito-attributes", two_stage=True)
+    how = Synthesis(("sentiment",), "bonito-attributes", two_stage="yes")
     one = pose(how, "m", DOCUMENT, "sentiment", 0)
     assert one.sampling.temperature == 0
     assert set(one.sampling.choices) == {"positive", "negative", "neutral"}
@@ -99,7 +104,7 @@ def test_two_stages_ask_for_the_response_at_once_where_the_instruction_is_known(
 
 
 def test_two_stages_go_on_behind_what_was_begun():
-    how = Synthesis(("exqa",), "bonito-attributes", two_stage=True)
+    how = Synthesis(("exqa",), "bonito-attributes", two_stage="yes")
     first = pose(how, "m", DOCUMENT, "exqa", 0)
     second = respond("m", first, Completion(first.key, " Who built the harbour?", "stop"))
     assert second.prompt.count("<|task|>") == 1
@@ -148,7 +153,7 @@ def test_yes_no_questions_begin_with_a_verb_and_the_verbs_take_turns():
 @pytest.mark.parametrize("text", ["", "\n", "   "])
 def test_a_model_that_wrote_nothing_made_nothing(task, text):
     for two in (False, True):
-        how = Synthesis((task,), "bonito-attributes", two_stage=two)
+        how = Synthesis((task,), "bonito-attributes", two_stage="yes" if two else "no")
         one = pose(how, "m", DOCUMENT, task, 0)
         completion = Completion(one.key, text, "stop")
         assert respond("m", one, completion) is None, "nothing is paid for twice"
@@ -164,7 +169,7 @@ def test_provenance_names_the_wording_that_was_begun():
 
 
 def test_the_bound_on_a_reply_holds_in_both_stages():
-    how = Synthesis(("exqa", "sentiment"), "bonito-attributes", max_new_tokens=7, two_stage=True)
+    how = Synthesis(("exqa", "sentiment"), "bonito-attributes", max_new_tokens=7, two_stage="yes")
     first = pose(how, "m", DOCUMENT, "exqa", 0)
     second = respond("m", first, Completion(first.key, " Who built it?", "stop"))
     at_once = pose(how, "m", DOCUMENT, "sentiment", 0)
@@ -172,7 +177,7 @@ def test_the_bound_on_a_reply_holds_in_both_stages():
 
 
 def test_a_label_task_needs_no_second_stage():
-    how = Synthesis(("ynqa",), "bonito-attributes", two_stage=True)
+    how = Synthesis(("ynqa",), "bonito-attributes", two_stage="yes")
     one = pose(how, "m", DOCUMENT, "ynqa", 0)
     assert one.sampling.temperature > 0
     assert respond("m", one, Completion(one.key, " the harbour old?", "stop")) is None
@@ -213,3 +218,90 @@ def test_several_open_slots_have_no_known_end():
     before, rest, _ = words.begun("mcqa", 0, {})
     assert rest == " "
     assert before
+
+
+def test_extractive_questions_are_answered_apart_within_the_spans_of_their_sentence():
+    how = Synthesis(("exqa", "qa"), "bonito-attributes")
+    first = pose(how, "m", DOCUMENT, "exqa", 0)
+    second = respond("m", first, Completion(first.key, " Who built the harbour?", "stop"))
+    assert second.sampling.temperature == 0
+    assert second.sampling.grammar == span_grammar(first.payload.fields["sentence"], "Who built the harbour?")
+    whole = replace(how, two_stage="no")
+    one = pose(whole, "m", DOCUMENT, "exqa", 0)
+    assert respond("m", one, Completion(one.key, " Who built it?\n<|pipe|>\nMarta Quist", "stop")) is None
+    other = pose(how, "m", DOCUMENT, "qa", 0)
+    assert respond("m", other, Completion(other.key, " Who built it?", "stop")) is None
+    upstream = pose(replace(how, protocol="bonito"), "m", DOCUMENT, "exqa", 0)
+    assert upstream.sampling.stop == (), "the model card's way of asking stays as it is"
+
+
+PIECES = [*"ab xyz .,;()\"'%0«»\n", "é", "本", "で", "  ", "The", "(see", "25%"]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=40).map("".join)
+
+
+@given(TEXTS, TEXTS)
+def test_what_follows_the_grammar_of_spans_is_a_span_that_the_question_does_not_hold(text, question):
+    grammar = span_grammar(text, question)
+    if not grammar:
+        assert set(words_of(text)) <= set(words_of(question))
+        return
+    rules = dict(line.split(" ::= ", 1) for line in grammar.split("\n"))
+    for start in rules["root"].split(" | "):
+        said, rule = "", rules[start]
+        while rule:  # the longest way through the rules; each stop on it is an answer, too
+            core, _, rest = re.match(r'("(?:[^"\\]|\\.)*")( \((.*)\)\?)?$', rule).groups()
+            said += json.loads(core)
+            assert said in text
+            assert f" {' '.join(words_of(said))} " not in f" {' '.join(words_of(question))} "
+            gap, rule = re.match(r'("(?:[^"\\]|\\.)*") (s\d+)$', rest).groups() if rest else ("", "")
+            said, rule = said + (json.loads(gap) if gap else ""), rules.get(rule, "")
+
+
+def test_spans_begin_and_end_with_words():
+    grammar = span_grammar('Results of clear() (see 25%, p. 3) were 8.0 (in "print").', "What results?")
+    cores = [
+        json.loads(re.match(r'"(?:[^"\\]|\\.)*"', r.split(" ::= ")[1])[0]) for r in grammar.split("\n")[1:]
+    ]
+    assert cores == ["Results", "of", "clear()", "see", "25%", "p", "3", "were", "8.0", "in", '"print"']
+    assert grammar.split("\n")[0] == "root ::= " + " | ".join(f"s{i}" for i in range(1, 11))
+
+
+def test_a_grammar_is_a_part_of_the_key():
+    free, held = (request("m", Sampling(0, grammar=g), prompt="p") for g in ("", 'root ::= "a"'))
+    assert free.key != held.key
+
+
+def test_the_options_of_a_multiple_choice_question_are_drawn_and_the_right_one_is_known():
+    rights = set()
+    for sample in range(8):
+        ask = begun("mcqa", sample)
+        right, options = ask.fields["sentence"], ask.fields["choices"].split("\n")
+        assert right in options
+        assert 3 <= len(set(options)) == len(options) <= 4
+        assert all(o in PASSAGE.replace("\n", " ") for o in options)
+        assert right not in ask.prompt.partition("<|task|>")[2], "the question comes first"
+        one = pose(Synthesis(("mcqa",), "bonito-attributes"), "m", DOCUMENT, "mcqa", sample)
+        (made,) = examples("m", one, Completion(one.key, " What is said of the harbour?\nA. x", "stop"))
+        assert made.options == tuple(options)
+        assert made.options[made.answer_index] == made.response == right
+        assert "What is said of the harbour?" in made.instruction
+        assert "A. x" not in made.instruction
+        rights.add(made.answer_index)
+    assert len(rights) > 1, "the right option has no place of its own"
+
+
+def test_a_passage_without_three_statements_gives_no_multiple_choice():
+    short = Document(
+        "d", "The harbour was built in 1874 by four men. Who would have thought so of them at all?"
+    )
+    found = get("mcqa").ask(short, "bonito-attributes", attributes=Attributes())
+    assert isinstance(found, Rejected)
+    assert found.reason == Reason.NOT_APPLICABLE
+    free = get("mcqa").ask(short, "bonito-attributes", attributes=Attributes(guided=False))
+    assert isinstance(free, Ask)
+
+
+def test_no_task_is_about_a_question_where_the_passage_states_something():
+    text = "Who built the old harbour of the town? The harbour was built in 1874 by four strong men."
+    for sample in range(4):
+        assert draw_sentence(Document("d", text), 0, sample, "x").startswith("The harbour")

@@ -171,6 +171,8 @@ class OpenVINO:
             settings.temperature, settings.top_p, settings.rng_seed = s.temperature, s.top_p, s.seed
         if s.stop:
             settings.stop_strings = set(s.stop)
+        if s.grammar:
+            settings.structured_output_config = self._genai.StructuredOutputConfig(grammar=s.grammar)
         return settings
 
     def _finished(self, running: dict[int, tuple[Request, int, Any]]) -> Iterator[Completion]:

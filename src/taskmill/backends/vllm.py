@@ -92,10 +92,11 @@ class VLLM:
         s = request.sampling
         seed = s.seed if s.temperature > 0 else None
         closed: dict[str, Any] = {}
-        if s.choices:
+        if s.choices or s.grammar:
             from vllm.sampling_params import StructuredOutputsParams
 
-            closed["structured_outputs"] = StructuredOutputsParams(choice=list(s.choices))
+            rule: dict[str, Any] = {"choice": list(s.choices)} if s.choices else {"grammar": s.grammar}
+            closed["structured_outputs"] = StructuredOutputsParams(**rule)
         return self._vllm.SamplingParams(
             **closed,
             n=1,

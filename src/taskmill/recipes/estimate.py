@@ -9,7 +9,7 @@ import shutil
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from taskmill.recipes.session import OnProgress, Session
 from taskmill.recipes.synth import SynthConfig, effort, how, model, validate
 from taskmill.record import Example
 from taskmill.store import Run, parts
-from taskmill.synthesize.bonito import examples, pose
+from taskmill.synthesize.bonito import examples, pose, respond
 from taskmill.synthesize.plan import Passages
 
-__all__ = ["estimate"]
+__all__ = ["ROWS", "estimate", "totals"]
 
 ROWS = 20
 """Calls made for an estimate, divided among the task types."""
@@ -60,14 +60,14 @@ def estimate(
             with caller.ledger:
                 plan = _Survey(config, caller, passages)
                 started = time.monotonic()
-                answers = [(r, c) for r, c in caller.answers(plan.sample) if c.finish != "error"]
+                answers = list(_answered(caller, plan.sample))
                 seconds = time.monotonic() - started
                 calls = plan.calls(answers)
         finally:
             shutil.rmtree(scratch.path, ignore_errors=True)
     price = load_price(config.budget.prices, config.model.ref)
     found = {"sample": len(answers), "made": caller.made, "failed": caller.failed, "calls": calls}
-    return found | _totals(calls, [c for _, c in answers], seconds if caller.made else 0.0, price)
+    return found | totals(calls, [c for _, c in answers], seconds if caller.made else 0.0, price)
 
 
 class _Survey:
@@ -101,13 +101,15 @@ class _Survey:
         scale = len(self.passages) / self.looked
         for task in self.how.tasks:
             own = [(r, c) for r, c in answers if r.payload.task == task]
+            replies = [(r, c) for r, c in own if not respond(self.caller.backend.model, r, c)]
+            each = len(own) / len(replies) if replies else 1.0  # calls for one reply
             if not self.config.target:
                 for name in figures:
-                    figures[name] += self.new[task] * scale
+                    figures[name] += self.new[task] * scale * each
                 continue
             limit = self.posed[task] * scale * effort(self.config).attempts
-            for name, wanted in self._wanted(own, limit).items():
-                figures[name] += wanted
+            for name, wanted in self._wanted(replies, limit).items():
+                figures[name] += wanted * each
         return {name: round(value) for name, value in figures.items()}
 
     def _wanted(self, own: Sequence[tuple[Request, Completion]], limit: float) -> dict[str, float]:
@@ -117,6 +119,15 @@ class _Survey:
         middle = good / len(own) if good else (low + high) / 2
         shares = {"expected": middle, "low": high, "high": low}
         return {n: min(limit, self.config.target / s) if s else limit for n, s in shares.items()}
+
+
+def _answered(caller: Caller, sample: Sequence[Request]) -> Iterator[tuple[Request, Completion]]:
+    """Yield all calls that the sample takes, second stages too."""
+    waiting = list(sample)
+    while waiting:
+        done = [(r, c) for r, c in caller.answers(waiting) if c.finish != "error"]
+        yield from done
+        waiting = [s for r, c in done if (s := respond(caller.backend.model, r, c)) is not None]
 
 
 def _accepted(identity: str, asked: Request, completion: Completion) -> bool:
@@ -133,7 +144,7 @@ def _wilson(good: int, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def _totals(
+def totals(
     calls: dict[str, float], answers: Sequence[Completion], seconds: float, price: Price | None
 ) -> dict[str, Any]:
     """Return tokens, cost and seconds of the whole run from the mean of the sample and its error."""

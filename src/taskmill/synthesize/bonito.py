@@ -31,7 +31,8 @@ class Synthesis:
     max_new_tokens: int = 0
     seed: int = 0
     attributes: Mapping[str, Attributes] = field(default_factory=dict)
-    two_stage: bool = False
+    two_stage: str = "auto"
+    """Whether a response is decoded greedily in a call of its own: yes, no or auto (where its type says)."""
 
 
 def pose(how: Synthesis, model: str, document: Document, task: str, sample: int) -> Request | Dropped:
@@ -46,11 +47,10 @@ def pose(how: Synthesis, model: str, document: Document, task: str, sample: int)
     s = how.sampling
     tokens = how.max_new_tokens or ask.max_tokens
     sampling = Sampling(s.temperature, s.top_p, tokens, ask.stop)
-    if how.two_stage and _in_two_stages(ask):
+    if _in_two_stages(how, ask):
         instruction, given, _ = ask.opening.partition(PIPE_MARKER)
         if given:  # the instruction is known: what is left is the second stage
-            choices = kind.choices(instruction.strip(), ask)
-            sampling = Sampling(temperature=0, max_tokens=tokens, choices=choices)
+            sampling = _closed(instruction.strip(), ask, tokens)
         else:
             ask = replace(ask, stop=(*ask.stop, PIPE_MARKER))
             sampling = replace(sampling, stop=ask.stop)
@@ -69,8 +69,19 @@ def requests(
                 yield pose(how, model, document, task, sample)
 
 
-def _in_two_stages(ask: Ask) -> bool:
-    return ask.protocol.startswith("bonito") and ask.attributes.count == 1 and not ask.closing
+def _in_two_stages(how: Synthesis, ask: Ask) -> bool:
+    able = ask.protocol.startswith("bonito") and ask.attributes.count == 1 and not ask.closing
+    if how.two_stage == "auto":  # a generator that knows only Bonito's own wire is asked as upstream asks it
+        return able and ask.protocol == "bonito-attributes" and get(ask.task).answers_apart
+    return able and how.two_stage == "yes"
+
+
+def _closed(instruction: str, ask: Ask, tokens: int) -> Sampling:
+    """Return how the response to a finished instruction is decoded: greedily, and within what it may be."""
+    kind = get(ask.task)
+    choices = kind.choices(instruction, ask)
+    grammar = "" if choices else kind.grammar(instruction, ask)
+    return Sampling(temperature=0, max_tokens=tokens, choices=choices, grammar=grammar)
 
 
 def written(ask: Ask, completion: Completion) -> str:
@@ -85,7 +96,8 @@ def respond(model: str, asked: Request, completion: Completion) -> Request | Non
     """Return the second call of a two-stage reply: the response to the instruction just written, greedily.
 
     None where there is none to make: the reply came in one stage, failed or was cut off, or this was
-    the second. Where the instruction names a closed label set, the call carries it as `choices`.
+    the second. Where the instruction names a closed label set, the call carries it as `choices`; where the
+    task type knows what a response may be, as `grammar`.
     """
     ask: Ask = asked.payload
     if PIPE_MARKER not in ask.stop or ask.instruction or completion.finish != "stop":
@@ -95,10 +107,9 @@ def respond(model: str, asked: Request, completion: Completion) -> Request | Non
     instruction = written(ask, completion).partition(PIPE_MARKER)[0].strip()
     head = asked.prompt.removesuffix(ask.opening.rstrip(" "))
     prompt = f"{head}{instruction}\n{PIPE_MARKER}\n"
-    choices = get(ask.task).choices(instruction, ask)
     return request(
         model,
-        Sampling(temperature=0, max_tokens=asked.sampling.max_tokens, choices=choices),
+        _closed(instruction, ask, asked.sampling.max_tokens),
         prompt=prompt,
         payload=replace(ask, instruction=instruction, opening="", closing=""),
     )

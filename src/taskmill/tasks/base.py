@@ -137,6 +137,8 @@ class TaskType:
     """Whether a task is about one sentence of the passage, which a trained generator can be given."""
     turns_a_sentence: bool = False
     """Whether it says that sentence in other words: a small model copies it unless it begins otherwise."""
+    answers_apart: bool = False
+    """Whether a trained generator writes the response in a call of its own unless told otherwise."""
 
     # asking
 
@@ -213,7 +215,7 @@ class TaskType:
         """Begin the reply: the words of a wording drawn for the request, up to what is not known yet.
 
         What the generator need not write costs nothing, cannot be written wrongly, and the wordings balance.
-        Where one slot is left and the label is drawn, the reply ends with it.
+        Where one slot is left and the label or the right option is drawn, the reply ends with it.
         """
         if not ask.attributes.guided or ask.attributes.count > 1 or ask.attributes.language:
             return ask
@@ -226,8 +228,8 @@ class TaskType:
         closing = ""
         if rest is None:
             opening = f"{opening}\n{PIPE_MARKER}\n"
-        elif "label" in ask.fields and rest[:1] in ("", "\n"):
-            stop, closing = ("\n",), f"{rest}\n{PIPE_MARKER}\n{ask.fields['label']}"
+        elif (response := ask.fields.get("label") or ask.fields.get("response")) and rest[:1] in ("", "\n"):
+            stop, closing = ("\n",), f"{rest}\n{PIPE_MARKER}\n{escape(response)}"
         opening += ask.fields.get("begins", "")
         # The space before a word belongs to the word's token, so the prompt ends without it.
         prompt = ask.prompt + opening.rstrip(" ")
@@ -237,6 +239,11 @@ class TaskType:
         """Return the responses a finished instruction leaves open, () where they are not a closed set."""
         del instruction, ask
         return ()
+
+    def grammar(self, instruction: str, ask: Ask) -> str:
+        """Return the grammar of the responses to a finished instruction, "" where there is none."""
+        del instruction, ask
+        return ""
 
     def aim(
         self, document: Document, seed: int, sample: int, attributes: Attributes
@@ -253,7 +260,10 @@ class TaskType:
         if not sentence:
             missing = Rejected(Reason.NOT_APPLICABLE, "the passage holds no full sentence")
             return missing if self.turns_a_sentence else {}
-        return {"sentence": sentence, **({"begins": turned_start(sentence)} if turns else {})}
+        begins = turned_start(sentence) if turns else ""
+        if turns and not begins:  # the replies would be copies
+            return Rejected(Reason.NOT_APPLICABLE, "no sentence of the passage can begin with its last phrase")
+        return {"sentence": sentence, **({"begins": begins} if begins else {})}
 
     def drawn(self, ask: Ask) -> Mapping[str, str] | Rejected:
         """Return the fields drawn for the ask, or what `draw` says again if there are none."""

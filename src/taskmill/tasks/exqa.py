@@ -16,6 +16,7 @@ from taskmill.tasks.passage import (
     one_line,
     sentences,
     snap_span,
+    span_grammar,
     words,
 )
 from taskmill.tasks.reply import first_line
@@ -52,6 +53,7 @@ class ExtractiveQA(TaskType):
     name = "exqa"
     title = "extractive question answering"
     about_a_sentence = True
+    answers_apart = True
     parts: tuple[str, ...] = ("question", "answer")
     metric = "squad_f1"
     max_tokens = 96
@@ -109,6 +111,10 @@ class ExtractiveQA(TaskType):
         return (
             snap_span(answer, passage) or ("answer" in ask.fields and nearest_sentence(answer, passage)) or ""
         )
+
+    def grammar(self, instruction: str, ask: Ask) -> str:
+        """The response is a span of the sentence that was given."""
+        return span_grammar(ask.fields.get("sentence", ""), question_of(instruction))
 
     def read(self, instruction: str, response: str, ask: Ask) -> Draft | Rejected:
         """Snap the response of a finished pair, too."""

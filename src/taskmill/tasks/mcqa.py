@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from taskmill.record import Example, Reason
-from taskmill.tasks.base import Ask, Draft, Rejected
+from taskmill.record import Document, Example, Reason
+from taskmill.tasks.base import Ask, Attributes, Draft, Rejected
 from taskmill.tasks.exqa import ExtractiveQA, sample_question
 from taskmill.tasks.labels import choose, options_in
 from taskmill.tasks.passage import joined, one_line, pick, sentences, words
@@ -40,7 +40,7 @@ def split_options(text: str) -> list[str]:
     return lines if len(lines) > 1 else [p.strip() for p in text.split(";") if p.strip(" .…")]
 
 
-def lettered(options: tuple[str, ...]) -> str:
+def lettered(options: Sequence[str]) -> str:
     """Write options one per line: "A. x"."""
     return "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
 
@@ -62,6 +62,13 @@ def words_in(part: str, whole: str) -> bool:
     return joined(part) in joined(whole)
 
 
+def _others(right: str, document: Document, seed: int, purpose: str) -> list[str]:
+    """Return up to three other statements of the passage, in an order drawn for it."""
+    found = [one_line(s) for s in sentences(document.text) if 4 < len(words(s)) < 41 and "?" not in s]
+    order = pick(list(dict.fromkeys(found)), seed, document.id + purpose, "mcqa options")
+    return [s for s in order if not words_in(right, s) and not words_in(s, right)][:3]
+
+
 class MultipleChoiceQA(ExtractiveQA):
     """A question about the passage with lettered options; the response is the right option's text."""
 
@@ -69,6 +76,7 @@ class MultipleChoiceQA(ExtractiveQA):
     title = "multiple-choice question answering"
     parts = ("question", "options", "answer")
     metric = "accuracy"
+    answers_apart = False  # the options are drawn before, or the generator's own
     max_tokens = 160
 
     def build(self, reply: Mapping[str, str], ask: Ask) -> Draft | Rejected:
@@ -94,10 +102,27 @@ class MultipleChoiceQA(ExtractiveQA):
     def endings(self, question: str, answer: str, ask: Ask) -> list[str]:
         """Return the right answer and up to three other sentences of the passage."""
         right = one_line(self.fitting(question, ask)) or answer
-        others = [one_line(s) for s in sentences(ask.document.text) if 4 < len(words(s)) < 41]
-        order = pick(list(dict.fromkeys(others)), ask.seed, ask.document.id + question, "mcqa options")
-        wrong = [s for s in order if not words_in(right, s) and not words_in(s, right)]
-        return [right, *wrong[:3]] if right else []
+        return [right, *_others(right, ask.document, ask.seed, question)] if right else []
+
+    def aim(
+        self, document: Document, seed: int, sample: int, attributes: Attributes
+    ) -> Mapping[str, str] | Rejected:
+        """Draw a sentence as the right option and two or three others: a small model writes equal options."""
+        fields = super().aim(document, seed, sample, attributes)
+        if isinstance(fields, Rejected) or not attributes.guided or attributes.count > 1:
+            return fields
+        right = fields.get("sentence", "")
+        options = [right, *_others(right, document, seed, str(sample))]
+        if len(options) < 3:
+            return Rejected(Reason.NOT_APPLICABLE, "the passage has under three sentences to choose from")
+        order = pick(options, seed, document.id, f"mcqa order {sample}")
+        return {**fields, "choices": "\n".join(order), "response": right}
+
+    def known(self, ask: Ask) -> Mapping[str, str]:
+        """The options too, where they were drawn."""
+        if "choices" not in ask.fields:
+            return ask.fields
+        return {**ask.fields, "options": lettered(ask.fields["choices"].split("\n"))}
 
     def choices(self, instruction: str, ask: Ask) -> tuple[str, ...]:
         """Return the options the instruction lists."""
@@ -107,8 +132,9 @@ class MultipleChoiceQA(ExtractiveQA):
 
     def read(self, instruction: str, response: str, ask: Ask) -> Draft | Rejected:
         """Find the options in a free-form instruction and the response's place among them."""
-        del ask
-        options = options_in(instruction)
+        options = tuple(ask.fields.get("choices", "").split("\n"))
+        if len(options) < 2 or not ask.opening:
+            options = options_in(instruction)
         right = which(response, options) if options else None
         gold = response if right is None else options[right]
         raw = {"response": response} if gold != response else {}

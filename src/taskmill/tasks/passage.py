@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 
+import orjson
+
 from taskmill.record import Document, draw
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "sentences",
     "share",
     "snap_span",
+    "span_grammar",
     "turned_start",
     "words",
 ]
@@ -262,16 +265,67 @@ def snap_span(answer: str, text: str) -> str | None:
     return text[run[0][0] : run[-1][1]] if len(run) == len(wanted) else None
 
 
+_PIECE = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+_PAIRS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“"}
+
+
+def _core(piece: re.Match[str]) -> tuple[int, int]:
+    """Return (start, end) of a piece without the punctuation that belongs to what is around it."""
+    start, end = piece.span()
+    text = piece.string
+    while start < end and text[start] in _PAIRS and _PAIRS[text[start]] not in text[start + 1 : end]:
+        start += 1
+    while start < end:
+        last, rest = text[end - 1], text[start : end - 1]
+        opened = any(rest.count(a) > rest.count(b) - (a == b) for a, b in _PAIRS.items() if b == last)
+        if last not in ".,;:!?…。，" and (last not in _PAIRS.values() or opened):
+            break
+        end -= 1
+    return start, end
+
+
+def span_grammar(text: str, question: str = "") -> str:
+    """Return the grammar (GBNF) of all spans of a sentence, from word to word, or "" if it has none.
+
+    No span begins with a word of the question: the question would state its answer. (An engine needs a
+    second or more for the spans of a page; for those of a sentence, next to nothing.)
+    """
+    asked = set(words(question))
+    cores = [_core(m) for m in _PIECE.finditer(text)]
+    cores = [(start, end) for start, end in cores if words(text[start:end])]
+    starts = [f"s{i}" for i, (a, b) in enumerate(cores) if not asked.issuperset(words(text[a:b]))]
+    if not starts:
+        return ""
+    rules = [f"root ::= {' | '.join(starts)}"]
+    for i, (start, end) in enumerate(cores):
+        after = f" ({_literal(text[end : cores[i + 1][0]])} s{i + 1})?" if i + 1 < len(cores) else ""
+        rules.append(f"s{i} ::= {_literal(text[start:end])}{after}")
+    return "\n".join(rules)
+
+
+def _literal(text: str) -> str:
+    # An empty one, between characters of an unspaced script, is allowed.
+    return orjson.dumps(text).decode()
+
+
+_QUESTION = "?？؟"
+
+
+def _last(sentence: str) -> str:
+    return sentence.rstrip("\"'”’»)]」』")[-1:] or " "
+
+
 def draw_sentence(
     document: Document, seed: int, sample: int, purpose: str, suits: Callable[[str], object] | None = None
 ) -> str:
     """Return a sentence of the passage on one line, another for each sample, or "" if none will do.
 
-    It has 5 to 40 words (chosen: shorter says too little, longer is a list or a table) and ends as
-    sentences do, if any of the passage's sentences does; and `suits`, if any of those does.
+    It has 5 to 40 words (chosen: shorter says too little, longer is a list or a table). It states something
+    and ends as sentences do, if any of the passage's sentences does; and `suits`, if any of those does.
     """
     fit = [s for s in sentences(document.text) if 5 <= len(words(s)) <= 40]
-    ended = [s for s in fit if s.rstrip("\"'”’»)]」』")[-1:] in ".!?。！？।॥۔؟…"]
+    ended = [s for s in fit if _last(s) in ".!?。！？।॥۔؟…"]
+    ended = [s for s in ended if _last(s) not in _QUESTION] or ended
     best = [s for s in ended or fit if suits is not None and suits(one_line(s))]
     order = list(pick(best or ended or fit, seed, document.id, purpose))
     return one_line(order[sample % len(order)]) if order else ""
@@ -283,6 +337,10 @@ _PHRASE = re.compile(
 )
 
 
+MOVED = 12
+"""Words of a sentence before the phrase that is to stand first (chosen: copied, they are no copy yet)."""
+
+
 def turned_start(sentence: str) -> str:
     """Return the word with which a sentence could begin if its last phrase stood first ("After"), or "".
 
@@ -290,7 +348,7 @@ def turned_start(sentence: str) -> str:
     """
     if len(words(sentence)) > 24:
         return ""
-    found = [m for m in _PHRASE.finditer(sentence) if len(words(sentence[: m.start()])) > 2]
+    found = [m for m in _PHRASE.finditer(sentence) if 2 < len(words(sentence[: m.start()])) <= MOVED]
     return found[-1][0].capitalize() if found else ""
 
 

@@ -33,6 +33,7 @@ class QuestionAnswering(ExtractiveQA):
 
     name = "qa"
     title = "question answering without choices"
+    answers_apart = False  # an answer in one's own words is no span
     parts = ("question", "answer")
     metric = "squad_f1"
     max_tokens = 128
@@ -47,6 +48,11 @@ class QuestionAnswering(ExtractiveQA):
         instruction, template = self.instruction(ask, question=question)
         raw = {"response": given} if answer != given else {}
         return Draft(instruction, answer, template=template, raw=raw)
+
+    def grammar(self, instruction: str, ask: Ask) -> str:
+        """None: the answer is free."""
+        del instruction, ask
+        return ""
 
     def read(self, instruction: str, response: str, ask: Ask) -> Draft | Rejected:
         """A free answer is taken as it is."""

@@ -100,9 +100,10 @@ _OPEN = "\x1e"  # stands for a slot without a value; no wording and no text hold
 def begun(task: str, choice: int, known: Mapping[str, str]) -> tuple[str, str | None, str] | None:
     """Return a wording cut at its first slot without a value: (text before, text behind, name#hash).
 
-    It is wording `choice`, or the next in which all that is known but the labels stands before the cut: who
-    goes on from there has to see it. The text behind is None where every slot is known, and " " where more
-    than one is not (it cannot be told yet). None for a task type without wordings of its own.
+    It is wording `choice`, or the next in which something stands before the cut, and all that is known but
+    labels and options: who goes on from there has to see what it is about. The text behind is None where
+    every slot is known, and " " where more than one is not (it cannot be told yet). None for a task type
+    without wordings of its own.
     """
     environment, versions = _environment()
     if task not in versions:
@@ -121,7 +122,7 @@ def _known_comes_first(task: str, number: int, known: Mapping[str, str]) -> bool
     environment, _ = _environment()
     name = f"{task}/{number}"
     slots = environment.undeclared_variables_in_template(name)
-    marks = {slot: f"\x1f{slot}\x1f" for slot in slots if slot in known and slot != "labels"}
+    marks = {slot: f"\x1f{slot}\x1f" for slot in slots if slot in known and slot not in ("labels", "options")}
     shown = environment.render_template(name, **{s: marks.get(s, "" if s in known else _OPEN) for s in slots})
     early = shown.partition(_OPEN)[0]
-    return all(mark in early for mark in marks.values())
+    return bool(early) and all(mark in early for mark in marks.values())
