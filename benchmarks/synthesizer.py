@@ -8,17 +8,17 @@ trained on) and the demo's text. For each of the 16 task types, each contender i
 - chat: the base model with taskmill's own chat prompts;
 - 3 examples: the base model continues three examples of the type in the synthesizer's wire format
   (--examples: a remix run they are drawn from);
-- trained: the embedded synthesizer, as the product asks it; `trained, two stages` decodes the responses of all
-  types greedily, in calls of their own.
+- trained: the embedded synthesizer, as the product asks it; `trained, two stages` decodes the responses of
+  all types greedily, in calls of their own.
 
-A reply's longest length is the product's own: that of the wire format for all but chat, of the task type for chat.
+A reply's longest length is the product's own: the task type's for chat, the wire format's for the others.
 Per type and contender: replies read (well-formed), kept by the grounding rules, accepted by all checks, share
 of accepted instructions that are different, share of accepted answers that the base model, which did not
 write them, gives as well (round trip), accepted per minute of generation. Contenders take turns type by
 type; loading is not counted. A type's rate is that of this run. The rate over all types is taken in runs of
-their own, in which a passage's requests stand together as they do in the product; `3 examples` has none, and its
-rate is accepted over the sum of its types' seconds. With --save the figures go to results/ and the tables into
-docs/synthesizer.md.
+their own, in which a passage's requests stand together as they do in the product; `3 examples` has none, and
+its rate is accepted over the sum of its types' seconds. With --save the figures go to results/ and the tables
+into docs/synthesizer.md.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "synthesizer.md"
 BASE, TRAINED = "openvino:smollm2-135m", "openvino:bonito-smollm2-135m"
 CONTENDERS = ("chat", "3 examples", "trained", "trained, two stages")
+STAGES = {"3 examples": "no", "trained, one reply": "no", "trained, two stages": "yes"}
+"""Whether a response is decoded in a call of its own, where it is not left to the product (auto)."""
 SOURCES = ("PubMedQA", "SquadShifts Reddit", "SquadShifts new_wiki", "Python reference")
 UNGROUNDED = ("ungrounded", "marker")
 
@@ -108,10 +110,9 @@ def requests(contender: str, model: str, task: str, documents: Sequence[Any], ex
     from taskmill.tasks.base import Attributes
 
     protocol = "chat" if contender == "chat" else "bonito-attributes"
-    two = contender.endswith("two stages")
     # A base model does not know the wire: it sees it in the examples, without attributes.
     attributes = {task: Attributes(guided=contender != "3 examples")}
-    stages = "yes" if two else "no" if contender == "3 examples" else "auto"
+    stages = STAGES.get(contender, "auto")
     how = Synthesis((task,), protocol, Sampling(*TEMPERATURE), attributes=attributes, two_stage=stages)
     asked = [pose(how, model, document, task, 0) for document in documents]
     found = [a for a in asked if isinstance(a, Request)]
@@ -291,7 +292,8 @@ HEAD = (
 
 def tables(result: dict[str, Any]) -> str:
     """Return the Markdown tables: all types together, then one table for each contender."""
-    parts = [HEAD.format("contender", "all types in one run"), *(_row(c, result["totals"][c]) for c in CONTENDERS)]
+    parts = [HEAD.format("contender", "all types in one run")]
+    parts += [_row(c, result["totals"][c]) for c in CONTENDERS]
     for contender in CONTENDERS:
         own = result["figures"][contender]
         parts += [
