@@ -9,9 +9,9 @@ Without a word, or with `all`, those of NAMES run with their defaults; the other
 import importlib
 import sys
 
-NAMES = ("orchestration", "generation", "million", "decontaminate", "dsir")
-OF_CHOICE = ("dedup", "selection")  # each wants a word that says what
-NEED_DATA = ("synthesizer", "upstream", "verify", "card")
+NAMES = ("orchestration", "generation", "million", "decontaminate", "dsir", "templating", "mixing", "packing")
+OF_CHOICE = ("dedup", "selection", "speed")  # each wants a word that says what, or results of the others
+NEED_DATA = ("synthesizer", "upstream", "verify", "language", "card")
 
 
 def main() -> None:

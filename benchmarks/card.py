@@ -1,15 +1,18 @@
-"""The model card of the embedded synthesizer, from what it was trained on and the log of its training.
+"""The model card of the embedded synthesizer, from its record, its corpus and the log of its training.
 
-    python -m benchmarks card --corpus RUN --training FOLDER [--note TEXT] [--save]
+    python -m benchmarks card --corpus RUN --training FOLDER [--save]
 
-RUN is a folder of `taskmill remix`, FOLDER one of `taskmill train synthesizer`. With --save the card is
-written beside the adapter in the package.
+RUN is a folder of `taskmill remix`, FOLDER the one of `taskmill train synthesizer` that the adapter in the
+package comes from. The record is the adapter's taskmill.json in the package; its `note`, put there by hand,
+says in words how the training differed from the commands. With --save the card is written beside the
+adapter.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +25,7 @@ from benchmarks.synthesizer import TRAINED
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "taskmill"
 NAME = TRAINED.partition(":")[2]
+ADAPTER = PACKAGE / "adapters" / NAME
 
 
 def curve(log: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -57,11 +61,15 @@ def data(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield f"{found['tasks']} ask for several tasks."
 
 
-def card(corpus: Path, training: Path, note: str) -> str:
+def card(corpus: Path, training: Path) -> str:
     """Return the card."""
     import pyarrow.parquet as pq
 
-    record = json.loads((training / "adapter" / "taskmill.json").read_text("utf-8"))
+    record = json.loads((ADAPTER / "taskmill.json").read_text("utf-8"))
+    trained = json.loads((training / "adapter" / "taskmill.json").read_text("utf-8"))
+    if record["weights"] != trained["weights"]:
+        raise SystemExit(f"the adapter of {training} is not the one in {ADAPTER}; copy it there first")
+    note = textwrap.fill(record.get("note", ""), 119)
     log = [json.loads(line) for line in (training / "log.jsonl").read_text("utf-8").splitlines()]
     rows = pq.read_table(corpus / "3-ctga" / "kept").to_pylist()
     counts, recipe = record["counts"], record["recipe"]
@@ -85,7 +93,7 @@ def card(corpus: Path, training: Path, note: str) -> str:
             lr=recipe["lr"],
             minutes=record["elapsed_s"] / 60,
             precision=record["precision"],
-            note=f"\n{note.strip()}" if note else "",
+            note=f"\n{note}\n" if note else "",
             curve="\n".join(curve(log)),
             data="\n".join(data(rows)),
         )
@@ -96,12 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks card", description=__doc__.split("\n")[0])
     parser.add_argument("--corpus", type=Path, required=True, help="folder of `taskmill remix`")
     parser.add_argument("--training", type=Path, required=True, help="folder of `taskmill train synthesizer`")
-    parser.add_argument("--note", default="", help="a sentence on how this training differs from the recipe")
     parser.add_argument("--save", action="store_true", help="write the card beside the adapter")
     args = parser.parse_args(arguments)
-    text = card(args.corpus, args.training, args.note)
+    text = card(args.corpus, args.training)
     if args.save:
-        (PACKAGE / "adapters" / NAME / "README.md").write_text(text, "utf-8")
+        (ADAPTER / "README.md").write_text(text, "utf-8")
     else:
         print(text)
 

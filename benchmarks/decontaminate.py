@@ -277,9 +277,9 @@ def main(options: Sequence[str] | None = None) -> None:
     for line in lines:
         print(json.dumps(line))
     if chosen.save:
-        report = {"machine": machine.describe(), "rows": chosen.rows, "items": chosen.items, "results": lines}
-        report["peers"] = machine.versions(("decontaminate", "datatrove", "numba"))
-        (machine.RESULTS / "decontaminate.json").write_text(json.dumps(report, indent=1) + "\n")
+        report = {"rows": chosen.rows, "items": chosen.items, "rounds": chosen.rounds, "results": lines}
+        report["packages"] = machine.versions(("decontaminate", "datatrove", "numba"))
+        print(machine.save("decontaminate", report))
 
 
 if __name__ == "__main__":

@@ -168,12 +168,21 @@ def datasketch_near(texts: pa.Array, args: argparse.Namespace) -> Answer:
 
 
 def semhash_semantic(texts: pa.Array, args: argparse.Namespace) -> Answer:
-    """With the encoder named, or its default where that can be loaded."""
-    from model2vec import StaticModel
+    """With the encoder named, or with the very one that taskmill uses."""
     from semhash import SemHash
 
-    model = {"model": StaticModel.from_pretrained(args.semhash_model)} if args.semhash_model else {}
-    finder = SemHash.from_records(texts.to_pylist(), **model)
+    class Ours:
+        def encode(self, inputs: Sequence[str], **_: object) -> np.ndarray:
+            from taskmill.select.embed import embed
+
+            return embed(pa.array(list(inputs), pa.large_string()), args.embedder)
+
+    model: Any = Ours()
+    if args.semhash_model:
+        from model2vec import StaticModel
+
+        model = StaticModel.from_pretrained(args.semhash_model)
+    finder = SemHash.from_records(texts.to_pylist(), model=model)
     kept = {}
     for record in finder.self_deduplicate(threshold=0.9).selected:
         kept[record] = kept.get(record, 0) + 1

@@ -6,7 +6,7 @@
 
 Peers run in the Python given by --python NAME=PATH (default: this one). The picks of the plain algorithm are
 the gate: an exact arm that chooses other rows is reported as wrong. Compilation and imports are timed apart.
-`--save` writes results/selection.json.
+`--save` writes results/selection-CASE.json.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import RESULTS, describe, load, versions
+from benchmarks.machine import load, save, versions
 
 CASES = {
     "small": (20_000, 128, 200),
@@ -186,7 +187,7 @@ def value(x: np.ndarray, rows: list[int]) -> float:
     return float(best.sum(dtype=np.float64))
 
 
-def main() -> None:
+def main(options: Sequence[str] | None = None) -> None:
     """Run the rounds of one case and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--case", choices=CASES, default="k-center")
@@ -199,7 +200,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true")
     parser.add_argument("--arm", help=argparse.SUPPRESS)
     parser.add_argument("--data", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_args(options)
     if given.arm:
         _arm(given.arm, given.data, given.picks)
         return
@@ -222,15 +223,12 @@ def main() -> None:
         result = _result(x, runs, given.case.startswith("facility"), picks)
     result |= {
         "case": {"name": given.case, "size": size, "width": width, "picks": picks, "rounds": given.rounds},
-        "machine": describe(),
         "packages": versions(PACKAGES),
         "load": loads,
     }
     print(_table(result))
     if given.save:
-        kept = RESULTS / "selection.json"
-        known = json.loads(kept.read_text()) if kept.exists() else {}
-        kept.write_text(json.dumps({**known, given.case: result}, indent=1))
+        print(save(f"selection-{given.case}", result))
 
 
 def _result(x: np.ndarray, runs: dict[str, list[dict]], is_facility: bool, picks: int) -> dict:

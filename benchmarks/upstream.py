@@ -1,12 +1,15 @@
 """The embedded synthesizer served by taskmill against the upstream way of working, with the same weights.
 
-    python -m benchmarks upstream --data FOLDER [--passages 2] [--batch 16] [--rounds 2] [--save]
+    python -m benchmarks upstream --data FOLDER [--vllm-python PATH] [--passages 2] [--batch 16] [--rounds 2]
 
-Upstream's package sends prompts through `generate` in fixed batches. Here the same requests (all 16 task
-types about the same unseen passages, the same sampling and stops) go through transformers in batches of
---batch, sorted by length, the adapter merged into fp32 weights; and through taskmill's OpenVINO backend. Both
-sides' replies are read and checked by the same code. They take turns, each round in a fresh process; loading
-is not counted. Needs torch, transformers and peft (`taskmill[train]`).
+Upstream's package sends prompts through `generate` in fixed batches, or all at once through vLLM. Here the
+same requests (all 16 task types about the same unseen passages, one reply each, the same sampling and
+stops) go through transformers in batches of --batch, sorted by length, the adapter merged into fp32
+weights; through vLLM on the CPU with the same merged weights, where --vllm-python names an interpreter that
+has vLLM (it needs nothing of taskmill's, see peers/run_vllm.py); and through taskmill's OpenVINO backend.
+All sides' replies are read and checked by the same code. They take turns, each round in a fresh process;
+loading is not counted. Needs torch, transformers and peft (`taskmill[train]`). With --save the figures go
+to results/ and the table into docs/synthesizer.md.
 """
 
 from __future__ import annotations
@@ -16,59 +19,61 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.synthesizer import TRAINED, outcome, passages, requests
+from benchmarks.synthesizer import TRAINED, outcome, passages, posed
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "synthesizer.md"
-SIDES = ("transformers", "taskmill")
+PEER = Path(__file__).parent / "peers" / "run_vllm.py"
+SIDES = ("transformers", "vllm", "taskmill")
+SHOWN = 20  # lines of the errors of a side that failed
 
 
-def posed(data: Path, count: int, model: str) -> list[Any]:
-    """Return the requests, a passage's together."""
-    from taskmill.tasks import TASKS
-
-    documents = passages(data, count)
-    by_task = [requests("trained", model, t, documents, "") for t in TASKS.names()]
-    place = {d.id: i for i, d in enumerate(documents)}
-    return sorted((a for own in by_task for a in own), key=lambda a: place[a.payload.document.id])
+def asked_of(model: str, args: Any) -> list[Any]:
+    """Return the requests, which are the same for all sides."""
+    return posed("trained, one reply", model, passages(args.data, args.passages))[: args.requests or None]
 
 
-def through_taskmill(data: Path, args: Any) -> dict[str, Any]:
+def through_taskmill(args: Any) -> dict[str, Any]:
     """Run the requests through the OpenVINO backend."""
     from taskmill import backends
     from taskmill.backends import ModelConfig
 
     backend = backends.load(ModelConfig(ref=TRAINED))
-    asked = posed(data, args.passages, backend.model)
+    asked = asked_of(backend.model, args)
     by_key = {a.key: a for a in asked}
     started = time.perf_counter()
     done = [(by_key[c.key], c) for c in backend.generate(asked)]
     return _figures(backend.model, done, time.perf_counter() - started)
 
 
-def through_transformers(data: Path, args: Any) -> dict[str, Any]:
-    """Run the requests through `generate` in fixed batches."""
-    import torch
+def merged() -> tuple[Any, Any]:
+    """Return the model in fp32 with the adapter merged into it, and its tokenizer."""
     from peft import PeftModel
 
     import taskmill
-    from taskmill.calls import Completion
     from taskmill.train import TrainConfig
     from taskmill.train.base import find, load_model, load_tokenizer
 
     base = find("smollm2-135m")
-    tokenizer = load_tokenizer(base)
-    tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.eos_token
     adapter = Path(taskmill.__file__).parent / "adapters" / TRAINED.partition(":")[2]
     model = load_model(base, TrainConfig().resolved(), "fp32", "cpu")
-    model = PeftModel.from_pretrained(model, adapter).merge_and_unload().eval()
-    asked = sorted(posed(data, args.passages, "transformers"), key=lambda a: len(a.prompt))
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload().eval(), load_tokenizer(base)
+
+
+def through_transformers(args: Any) -> dict[str, Any]:
+    """Run the requests through `generate` in fixed batches."""
+    import torch
+
+    model, tokenizer = merged()
+    tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.eos_token
+    asked = sorted(asked_of("transformers", args), key=lambda a: len(a.prompt))
     torch.manual_seed(0)
     done = []
     started = time.perf_counter()
@@ -86,11 +91,13 @@ def through_transformers(data: Path, args: Any) -> dict[str, Any]:
                 pad_token_id=tokenizer.pad_token_id,
             )
         for request, ids in zip(batch, out[:, inputs["input_ids"].shape[1] :], strict=True):
-            done.append((request, _completion(Completion, request, ids.tolist(), tokenizer)))
+            done.append((request, _completion(request, ids.tolist(), tokenizer)))
     return _figures("transformers", done, time.perf_counter() - started)
 
 
-def _completion(kind: Any, request: Any, ids: list[int], tokenizer: Any) -> Any:
+def _completion(request: Any, ids: list[int], tokenizer: Any) -> Any:
+    from taskmill.calls import Completion
+
     ended = tokenizer.eos_token_id in ids
     ids = ids[: ids.index(tokenizer.eos_token_id)] if ended else ids
     text = tokenizer.decode(ids, skip_special_tokens=False)
@@ -98,7 +105,35 @@ def _completion(kind: Any, request: Any, ids: list[int], tokenizer: Any) -> Any:
     for stop in request.sampling.stop:
         text, found, _ = text.partition(stop)
         ended = ended or bool(found)
-    return kind(request.key, text, "stop" if ended else "length", completion_tokens=len(ids))
+    return Completion(request.key, text, "stop" if ended else "length", completion_tokens=len(ids))
+
+
+def through_vllm(args: Any) -> dict[str, Any]:
+    """Run the requests through vLLM in a process of its own interpreter, all at once; it stops by itself."""
+    from taskmill.calls import Completion
+
+    asked = asked_of("vllm", args)
+    names = ("temperature", "top_p", "max_tokens", "stop")
+    wanted = [{"prompt": a.prompt, **{name: getattr(a.sampling, name) for name in names}} for a in asked]
+    with tempfile.TemporaryDirectory() as folder:
+        weights, requests, result = (Path(folder, name) for name in ("model", "requests.json", "result.json"))
+        for part in merged():
+            part.save_pretrained(weights)
+        requests.write_text(json.dumps(wanted), "utf-8")
+        _run([args.vllm_python, PEER, weights, requests, result], "vllm")
+        found = json.loads(result.read_text("utf-8"))
+    replies = zip(asked, found["texts"], found["finish"], found["tokens"], strict=True)
+    done = [(a, Completion(a.key, t, end, completion_tokens=n)) for a, t, end, n in replies]
+    return _figures("vllm", done, found["seconds"]) | {"version": found["version"]}
+
+
+def _run(words: Sequence[str | Path], side: str) -> str:
+    """Run a child to its end and return what it printed; show its errors and stop if it fails."""
+    shown = subprocess.run([str(w) for w in words], capture_output=True, text=True, cwd=ROOT)
+    if shown.returncode:
+        last = "\n".join(shown.stderr.strip().splitlines()[-SHOWN:])
+        raise SystemExit(f"{last}\nthe side {side} ended with code {shown.returncode}; see above")
+    return shown.stdout
 
 
 def _figures(model: str, done: list[tuple[Any, Any]], seconds: float) -> dict[str, Any]:
@@ -113,19 +148,22 @@ def _figures(model: str, done: list[tuple[Any, Any]], seconds: float) -> dict[st
 
 
 def tables(result: dict[str, Any]) -> str:
-    """Return the Markdown table."""
+    """Return the Markdown table: counts of the last round, rates that are medians of all."""
+    rounds = len(result["rounds"]["taskmill"])
     rows = [
-        "| way | requests | accepted | tokens written | accepted per second (median) | ratio |",
+        "| way | requests | accepted, last round | tokens written, last round | accepted per second, "
+        f"median of {rounds} | ratio |",
         "|---|---|---|---|---|---|",
     ]
+    batches = f"transformers, batches of {result['settings']['batch']}"
+    names = {"transformers": batches, "vllm": "vLLM on the CPU"}
     slowest = result["medians"]["transformers"]
-    for side in SIDES:
-        last = result["rounds"][side][-1]
-        name = f"transformers, batches of {result['settings']['batch']}" if side == "transformers" else side
+    for side, own in result["rounds"].items():
+        last, name = own[-1], names.get(side, side)
         rate = result["medians"][side]
         rows.append(
             f"| {name} | {last['asked']} | {last['accepted']} | {last['tokens']} | {rate:.2f} | "
-            f"{rate / slowest:.1f} |"
+            f"{f'{rate / slowest:.1f}' if slowest else '–'} |"
         )
     return "\n".join(rows)
 
@@ -136,23 +174,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--passages", type=int, default=2, help="passages per source")
     parser.add_argument("--batch", type=int, default=16, help="rows of a fixed batch")
     parser.add_argument("--rounds", type=int, default=2, help="times that each side runs")
+    parser.add_argument("--requests", type=int, default=0, help="take the first so many only; 0: all")
+    parser.add_argument("--vllm-python", help="interpreter that has vLLM; without it there is no such side")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--save", action="store_true", help="write results/upstream.json and the page")
     args = parser.parse_args(arguments)
     if args.side:
-        run = through_taskmill if args.side == "taskmill" else through_transformers
-        print(json.dumps(run(args.data, args)))
+        run = {"taskmill": through_taskmill, "transformers": through_transformers, "vllm": through_vllm}
+        print(json.dumps(run[args.side](args)))
         return
-    rounds: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sides = [side for side in SIDES if side != "vllm" or args.vllm_python]
+    rounds: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for number in range(args.rounds):
-        for side in SIDES[:: 1 if number % 2 else -1]:
-            words = [sys.executable, "-m", "benchmarks", "upstream", "--side", side, "--data", str(args.data)]
-            words += ["--passages", str(args.passages), "--batch", str(args.batch)]
-            shown = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT)
-            rounds[side].append(json.loads(shown.stdout.strip().splitlines()[-1]))
+        for side in sides[:: 1 if number % 2 else -1]:
+            shown = _run([sys.executable, "-m", "benchmarks", "upstream", "--side", side, *given], side)
+            rounds[side].append(json.loads(shown.strip().splitlines()[-1]))
             print(side, rounds[side][-1], file=sys.stderr)
     medians = {s: statistics.median(r["accepted_per_second"] for r in own) for s, own in rounds.items()}
-    settings = {"passages_per_source": args.passages, "batch": args.batch}
+    settings = {"passages_per_source": args.passages, "batch": args.batch, "requests": args.requests}
     result = {"benchmark": "upstream", "settings": settings, "rounds": rounds, "medians": medians}
     print(tables(result))
     if args.save:

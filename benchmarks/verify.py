@@ -1,16 +1,18 @@
 """How well the checks by a model tell good examples from planted bad ones.
 
-    python -m benchmarks verify --examples RUN [--model openvino:smollm2-135m] [--items 40] [--save]
+    python -m benchmarks verify --examples RUN [--model openvino:smollm2-135m] [--checks judge] [--items 40]
 
 Good examples are gold rows of annotated datasets (a remix run's); a bad one is the same row with another
 response: an answer to another question of the passage, another option, another label. For the closed-book
 check a bad example is one whose instruction tells the answer. Recall is the share of bad examples refused,
-false rejects the share of good ones refused, at the default thresholds and at the best one found.
+false rejects the share of good ones refused, at the default thresholds and at the best one found. An answer
+without a score counts as refused, as it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -90,20 +92,25 @@ def ask(backend: Any, check: str, examples: Sequence[Any]) -> dict[str, float]:
             asked[question.key].append(question)
     answers = backend.generate([own[0] for own in asked.values()])
     scores = [score(question, c) for c in answers for question in asked[c.key]]
-    return {s.id: s.score for s in scores if s.score is not None}
+    worst = math.inf if check == "closed-book" else -math.inf  # unreadable: refused at any threshold
+    return {s.id: worst if s.score is None else s.score for s in scores if not s.failed}
 
 
 def rates(good: Sequence[float], bad: Sequence[float], limit: float, below: bool) -> tuple[float, float]:
-    """Return (recall, false rejects) of refusing scores under the limit (or from it on)."""
+    """Return (recall, false rejects) of refusing scores under the limit (or over it)."""
 
     def refused(values: Sequence[float]) -> float:
-        return sum((v < limit) if below else (v >= limit) for v in values) / max(len(values), 1)
+        return sum((v < limit) if below else (v > limit) for v in values) / max(len(values), 1)
 
     return refused(bad), refused(good)
 
 
-def measure(run: Path, model: str, items: int) -> dict[str, Any]:
-    """Run the three checks on good and bad examples of every task type."""
+LIMITS = (0.01, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+SCALE = (1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5)
+
+
+def measure(run: Path, model: str, checks: Sequence[str], items: int) -> dict[str, Any]:
+    """Run the checks on good and bad examples of every task type."""
     from taskmill import backends
     from taskmill.backends import ModelConfig
     from taskmill.curate.verify import Thresholds, applies
@@ -112,7 +119,7 @@ def measure(run: Path, model: str, items: int) -> dict[str, Any]:
     limits, figures = Thresholds(), []
     for task, examples in sorted(gold(run, items).items()):
         pairs = list(spoiled(examples, items))
-        for check in ("round-trip", "faithful", "closed-book"):
+        for check in checks:
             if not pairs or not applies(check, pairs[0][0]):
                 continue
             closed = check == "closed-book"
@@ -123,7 +130,10 @@ def measure(run: Path, model: str, items: int) -> dict[str, Any]:
             limit = getattr(limits, check.replace("-", "_"))
             recall, false = rates(*own, limit, not closed)
             best = max(
-                ((*rates(*own, at, not closed), at) for at in (0.01, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)),
+                (
+                    (*rates(*own, at, not closed), at)
+                    for at in (SCALE if check in ("judge", "expected") else LIMITS)
+                ),
                 key=lambda r: r[0] - r[1],
             )
             line = {
@@ -159,10 +169,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks verify", description=__doc__.split("\n")[0])
     parser.add_argument("--examples", type=Path, required=True, help="remix run with the gold examples")
     parser.add_argument("--model", default="openvino:smollm2-135m")
+    parser.add_argument("--checks", default="round-trip,faithful,closed-book", help="all but toxic")
     parser.add_argument("--items", type=int, default=40, help="good and bad examples per task type")
     parser.add_argument("--save", action="store_true", help="write results/verify.json and the page")
     args = parser.parse_args(arguments)
-    found = measure(args.examples, args.model, args.items)
+    found = measure(args.examples, args.model, args.checks.split(","), args.items)
     print(table(found))
     if args.save:
         print(f"saved to {machine.save('verify', found)}")

@@ -19,6 +19,8 @@ from taskmill.budget import BudgetConfig
 from taskmill.config import options
 from taskmill.ingest import READERS, IngestConfig
 from taskmill.recipes import SynthConfig, synth
+from taskmill.recipes.corpus import CorpusConfig
+from taskmill.recipes.evaluate import EvaluateConfig
 from taskmill.recipes.remix import RemixConfig
 from taskmill.recipes.synth import FREE
 from taskmill.record import Reason
@@ -78,7 +80,10 @@ def offline(argv):
     """Return the command with the echo model in place of the default one."""
     if "--verify" in argv and "--verify-model" not in argv:
         argv = [*argv, "--verify-model", "echo:"]
-    if argv[0] in ("synth", "demo") and not any(w.startswith("--model") for w in argv):
+    if argv[0] == "verify":
+        at = argv.index("--model")
+        return [*argv[: at + 1], "echo:", *argv[at + 2 :]]
+    if argv[0] in ("synth", "demo", "evaluate") and not any(w.startswith("--model") for w in argv):
         return [*argv, "--model", "echo:"]
     if argv[0] == "run" and not any(w.startswith("model.ref=") for w in argv):
         return [*argv, "model.ref='echo:'"]
@@ -238,7 +243,8 @@ def first_sentence(docstring):
 
 def flag_table(command):
     """Return the flags of a command: what is written, the configuration key, the default, the meaning."""
-    config = {"remix": RemixConfig, "synth": SynthConfig}.get(command.name, TrainConfig)
+    own = {"corpus": CorpusConfig, "remix": RemixConfig, "synth": SynthConfig, "evaluate": EvaluateConfig}
+    config = own.get(command.name, TrainConfig)
     keys = {o.path.replace(".", "__"): o.path for o in options(config)}
     rows = []
     for p in command.params:

@@ -25,11 +25,14 @@ ORDER = [
     "templates",
     "tasks",
     "backends",
+    "suites",
     "ingest",
     "synthesize",
     "curate",
     "select",
+    "mix",
     "train",
+    "evaluate",
     "export",
     "report",
     "recipes",
@@ -39,7 +42,7 @@ ORDER = [
     "cli",
     "__main__",
 ]
-STAGES = {"ingest", "synthesize", "curate", "select", "train"}
+STAGES = {"ingest", "synthesize", "curate", "select", "mix", "train", "evaluate"}
 ROOT = Path(taskmill.__file__).parent
 
 

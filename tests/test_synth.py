@@ -144,6 +144,66 @@ def test_a_hopeless_yield_stops_early(texts, tmp_path, flaky):
     assert flaky.calls < 2000
 
 
+def test_what_holds_an_evaluation_item_does_not_count_towards_the_target(texts, tmp_path):
+    c = config(texts, target=3, task=("exqa",))
+    open_run = synth(replace(c, against=("none",)), tmp_path / "open")
+    assert open_run["against"] == {}
+    held_out = tmp_path / "held_out.jsonl"
+    asked = [
+        {"question": e.instruction.replace("{{context}}", ""), "answer": e.response}
+        for e in kept(tmp_path / "open")
+    ]
+    held_out.write_text("\n".join(map(json.dumps, asked)))
+    closed = replace(c, against=("shipped", str(held_out)))
+    manifest = synth(closed, tmp_path / "closed")
+    assert manifest["exit"]["code"] == 0
+    assert_nothing_vanished(manifest)
+    assert manifest["tasks"]["exqa"]["accepted"] == len(kept(tmp_path / "closed")) == 3
+    assert {e.id for e in kept(tmp_path / "closed")}.isdisjoint(e.id for e in kept(tmp_path / "open"))
+    reasons = manifest["funnel"]["curate"]["dropped"]
+    assert reasons["contaminated"] >= 3
+    assert set(reasons) <= {"contaminated", "duplicate"}  # echo says the same again
+    assert manifest["tasks"]["exqa"]["dropped"] == reasons
+    assert {"gsm8k", "mmlu", str(held_out)} < set(manifest["against"])
+    lost = [
+        r for p in parts(tmp_path / "closed" / "3-curate" / "dropped") for r in pq.read_table(p).to_pylist()
+    ]
+    lost = [r for r in lost if r["reason"] == "contaminated"]
+    assert {r["detail"].split(": in ")[1] for r in lost} == {f"held_out/rows/{i}" for i in range(3)}
+    assert {r["filter"] for r in lost} == {"decontaminate"}
+    # The same again skips every stage; another set of items is another configuration.
+    again = synth(closed, tmp_path / "closed")
+    assert again["calls"]["made"] == 0
+    with pytest.raises(UsageError, match="against"):
+        synth(c, tmp_path / "closed")
+    # Other items under the same name: the stages are made again from the calls that are paid.
+    held_out.write_text(
+        json.dumps({"question": "What did nobody in any of these passages ever come to ask?"})
+    )
+    changed = synth(closed, tmp_path / "closed")
+    assert changed["calls"]["made"] == 0
+    assert changed["funnel"]["curate"]["dropped"] == {}
+    assert {e.id for e in kept(tmp_path / "closed")} == {e.id for e in kept(tmp_path / "open")}
+
+
+def test_without_a_target_items_are_dropped_as_well(texts, tmp_path):
+    synth(config(texts, task=("exqa",), against=("none",)), tmp_path / "open")
+    one = kept(tmp_path / "open")[2]
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text(json.dumps({"question": one.instruction, "answer": one.response}))
+    manifest = synth(config(texts, task=("exqa",), against=(str(held_out),)), tmp_path / "run")
+    assert manifest["funnel"]["curate"] == {"in": 6, "kept": 5, "dropped": {"contaminated": 1}}
+    assert one.id not in {e.id for e in kept(tmp_path / "run")}
+
+
+def test_evaluation_files_are_looked_at_before_anything_is_paid(texts, tmp_path, flaky):
+    for names, error in ((("no-such.jsonl",), InputError), (("none", "mmlu"), UsageError)):
+        with pytest.raises(error):
+            synth(config(texts, model=ModelConfig(ref="flaky:"), against=names), tmp_path / "run")
+    assert flaky.calls == 0
+    assert not (tmp_path / "run").exists()
+
+
 def test_raising_the_target_pays_only_for_the_difference(texts, tmp_path, flaky):
     c = config(texts, target=3, task=("exqa",), model=ModelConfig(ref="flaky:"))
     synth(c, tmp_path / "run")

@@ -14,6 +14,7 @@ from taskmill.errors import ConfigError
 from taskmill.export import export_run
 from taskmill.ingest import IngestConfig
 from taskmill.recipes import SynthConfig, synth
+from taskmill.recipes.estimate import estimate
 from taskmill.recipes.verify import VerifyConfig
 from taskmill.record import Example, Reason, content_id, examples
 from taskmill.store import parts
@@ -64,7 +65,8 @@ def test_labels_are_asked_as_a_closed_set():
 
 def test_types_with_many_right_answers_are_asked_of_the_judge_only():
     for task in ("qg", "summarization", "paraphrase", "text_gen", "sent_comp"):
-        assert [c for c in CHECKS if applies(c, example(task))] == ["faithful"]
+        asked = [c for c in CHECKS if applies(c, example(task))]
+        assert asked == ["faithful", "judge", "expected", "ask-llm", "toxic"]
     assert not applies("closed-book", example("sentiment"))
 
 
@@ -149,6 +151,39 @@ def test_another_threshold_decides_again_without_a_call(texts, tmp_path, reader)
     assert second["funnel"]["verify"]["kept"] == first["funnel"]["verify"]["in"]
 
 
+def test_an_estimate_says_what_verification_will_ask(texts, tmp_path, reader):
+    wanted = config(texts, ("round-trip", "judge"), task=("exqa", "qg"))
+    found = estimate(wanted, tmp_path / "dry")
+    whole = synth(wanted, tmp_path / "whole")
+    asked = sum(own["asked"] for own in whole["verify"]["checks"].values())
+    assert found["verify"]["calls"]["low"] <= asked <= found["verify"]["calls"]["high"]
+    assert estimate(replace(wanted, target=5), tmp_path / "dry")["verify"]["calls"]["expected"] == 5 * 3
+    assert "verify" not in estimate(replace(wanted, verify=VerifyConfig()), tmp_path / "dry")
+
+
+def test_a_judge_whose_verdict_cannot_be_read_is_not_asked_again(texts, tmp_path, reader):
+    reader.wrong = 0.5  # "something else": no score in it
+    checks = ("judge",)
+    first = synth(config(texts, checks), tmp_path / "run")
+    entry = first["funnel"]["verify"]
+    assert 0 < entry["dropped"]["unreadable_verdict"] < entry["in"]
+    assert first["verify"]["checks"]["judge"]["failed"] == 0
+    assert first["verify"]["checks"]["judge"]["unreadable"] > 0
+    calls = reader.calls
+    strict = VerifyConfig(checks, "reader:x", Thresholds(judge=5.5))
+    second = synth(config(texts, verify=strict), tmp_path / "run")
+    assert reader.calls == calls
+    lost = {
+        r["id"]: r for p in parts(tmp_path / "run/4-verify/dropped") for r in pq.read_table(p).to_pylist()
+    }
+    assert len(lost) == entry["in"]
+    assert {r["reason"] for r in lost.values()} == {"unreadable_verdict", "low_score"}
+    assert "agrees" in next(r["detail"] for r in lost.values() if r["reason"] == "low_score")
+    assert (
+        second["funnel"]["verify"]["dropped"]["unreadable_verdict"] == entry["dropped"]["unreadable_verdict"]
+    )
+
+
 def test_a_target_counts_verified_examples(texts, tmp_path, reader):
     reader.wrong = 0.3
     manifest = synth(config(texts, target=3, max_attempts=9), tmp_path / "run")
@@ -198,10 +233,10 @@ def test_two_stages_give_the_same_examples_as_one_and_close_label_sets(texts, tm
     GENERATORS.register("spy", lambda name, revision, config: Spy("spy"))
     try:
         model = ModelConfig(ref="spy:bonito", protocol="bonito-attributes")
-        one = config(texts, (), task=("exqa", "ynqa"), model=model)
+        one = config(texts, (), task=("exqa", "ynqa"), model=model, two_stage="no")
         synth(one, tmp_path / "one")
         single = len(asked)
-        manifest = synth(replace(one, two_stage=True), tmp_path / "two")
+        manifest = synth(replace(one, two_stage="yes"), tmp_path / "two")
     finally:
         GENERATORS.unregister("spy")
     pairs = [{(e.instruction, e.response) for e in kept(tmp_path / r, "3-curate")} for r in ("one", "two")]

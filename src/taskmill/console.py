@@ -100,7 +100,8 @@ def show_manifest(manifest: Mapping[str, Any], run: Path) -> None:
     if manifest.get("tasks"):
         console.print()
         console.print(_task_table(manifest["tasks"]))
-    calls, tokens = manifest.get("calls", {}), manifest.get("tokens", {})
+    calls = manifest.get("calls", {})
+    tokens = manifest.get("call_tokens") or manifest.get("tokens", {})  # a corpus counts its own
     console.print()
     console.print(
         f"calls: {calls.get('made', 0)} made, {calls.get('reused', 0)} reused, "
@@ -190,8 +191,89 @@ def show_training(record: Mapping[str, Any], out: Path) -> None:
     )
     console.print(f"loss {loss['train_first']:.3f} → {loss['train_last_tenth']:.3f}{valid}")
     console.print(f"{record['elapsed_s'] / 60:.1f} min, {record['tokens_per_s']} tokens/s")
+    prefix = record.get("prefix", {"used": "", "why": ""})  # records of earlier versions have none
+    if prefix["used"] == "own" and record["recipe"]["prefix"] == "shared":
+        console.print(f"rows passed through the model one by one: {prefix['why']}", markup=False)
     made = "model" if (out / "model").is_dir() else "adapter"
     console.print(f"{made}: {out / made} · curve: {out / 'report.html'}")
+
+
+def show_ltd(record: Mapping[str, Any], out: Path) -> None:
+    """Print what an LTD experiment found, or, of a plan, what it would train and how long that takes."""
+    console = Console(highlight=False, soft_wrap=not os.isatty(1))
+    region, thinned = record["region"], record["thinned"]
+    less = f", thinned to {100 * thinned['share']:.1f} % of the pool" if thinned["share"] < 1 else ""
+    console.print(
+        f"region: {region['rows']} of {record['rows']['pool']} rows, {region['tokens']} tokens{less} · "
+        f"{record['items']['scored']} rows scored"
+    )
+    console.print(f"{record['units']['all']} students, about {record['estimate_s'] / 60:.1f} min in all")
+    if "arms" not in record:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("rows of", "templates", "selector", "ratio", "rows", "tokens", "mark", "interval"):
+        table.add_column(name, justify="left" if name in ("rows of", "templates", "selector") else "right")
+    for a in record["arms"]:
+        interval = f"{a['low']:.3f} – {a['high']:.3f}"
+        table.add_row(
+            a["scope"], a["templates"], a["selector"], f"{a['ratio']:g} %", f"{a['rows']:.0f}",
+            f"{a['tokens']:.0f}", f"{a['mean']:.3f}", interval,
+        )  # fmt: skip
+    console.print(table)
+    console.print(f"all rows {record['full']['mean']:.3f}, not trained {record['base']['mean']:.3f}")
+    for claim in record["claims"]:
+        console.print(f"  {claim['verdict']:10} {claim['claim']}", markup=False)
+    first = record["config"]["selectors"][0]
+    ratio = record["sufficient"][first]["ratio"]
+    within = f"within {record['config']['epsilon']:g} of all rows"
+    console.print(
+        f"{ratio:g} % by {first} is {within}" if ratio else f"no tried ratio below 100 % is {within}"
+    )
+    console.print(f"report: {out / 'report.html'}")
+
+
+def show_evaluation(results: Mapping[str, Any], out: Path | None) -> None:
+    """Print the score of each task and the averages of each suite, with intervals, in percent."""
+    console = Console(highlight=False, soft_wrap=not os.isatty(1))
+    for name, suite in results["suites"].items():
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for head in (name, "accuracy", "interval", "items", "not read"):
+            table.add_column(head, justify="left" if head == name else "right")
+        for task, own in suite["tasks"].items():
+            table.add_row(
+                task, f"{100 * own['accuracy']:.1f}", f"{100 * own['low']:.1f} – {100 * own['high']:.1f}",
+                str(own["n"]), str(own["extraction_failures"]),
+            )  # fmt: skip
+        for kind, marks in suite.get("averages", {}).items():
+            for mark, own in marks.items():
+                interval = f"{100 * own['low']:.1f} – {100 * own['high']:.1f}"
+                table.add_row(f"= {kind}: {mark}", f"{100 * own['mean']:.1f}", interval, "", "")
+        console.print(table)
+        if suite.get("coverage"):
+            console.print(f"{suite['coverage']['tasks']} of {suite['coverage']['of']} tasks of the benchmark")
+        if suite.get("shots", 0) < suite.get("shots_asked", 0):
+            console.print(
+                f"{suite['shots']} of {suite['shots_asked']} solved questions were found; "
+                "give their file with --exemplars"
+            )
+    if results.get("normalised_average") is not None:
+        console.print(f"normalised average: {results['normalised_average']:.2f}")
+    if out is not None:
+        console.print(f"results and items: {out}")
+
+
+def show_comparison(compared: Mapping[str, Any]) -> None:
+    """Print how the second run differs from the first in each suite, in points of 100."""
+    console = Console(highlight=False, soft_wrap=not os.isatty(1))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("suite", "difference", "interval", "p", "better", "worse", "items"):
+        table.add_column(head, justify="left" if head == "suite" else "right")
+    for name, own in compared["suites"].items():
+        table.add_row(
+            name, f"{100 * own['difference']:+.1f}", f"{100 * own['low']:+.1f} – {100 * own['high']:+.1f}",
+            f"{own['p']:.3g}", str(own["wins"]), str(own["losses"]), str(own["n"]),
+        )  # fmt: skip
+    console.print(table)
 
 
 def show_estimate(result: Mapping[str, Any]) -> None:
@@ -213,6 +295,11 @@ def show_estimate(result: Mapping[str, Any]) -> None:
             name.replace("_", " "), f"{figure['expected']:g}", f"{figure['low']:g} – {figure['high']:g}"
         )
     console.print(table)
+    if "verify" in result:
+        more = result["verify"]["calls"]
+        console.print(
+            f"and {more['expected']:g} calls of the verifying model ({more['low']:g} – {more['high']:g})"
+        )
 
 
 def examine() -> dict[str, Any]:

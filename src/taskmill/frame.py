@@ -1,7 +1,7 @@
-"""The only door to the dataframe engine (Daft): scan parts, map a function over batches.
+"""The only door to the dataframe engine (Daft): scan parts, map a function over batches or over large tasks.
 
-The same plan runs on this machine or on a Ray cluster (`runner="ray"` or `"ray:ADDRESS"`). Both
-functions yield Arrow tables in the order of the parts, reading ahead only a bounded number of them.
+The same plan runs on this machine or on a Ray cluster (`runner="ray"` or `"ray:ADDRESS"`). `scan` and
+`map_batches` yield Arrow tables in the order of the parts, reading ahead only a bounded number of them.
 Who stops before the end must close them (`contextlib.closing`).
 """
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from taskmill.errors import MissingExtra, UsageError
 
-__all__ = ["map_batches", "scan", "use_runner"]
+__all__ = ["map_batches", "map_rows", "scan", "use_runner"]
 
 GROUP = 8
 """Parts per plan (chosen: 8 parts of 16 MB keep both cores busy and hold about 130 MB)."""
@@ -101,3 +101,31 @@ def map_batches(
             for table in tables:
                 out = pa.Table.from_struct_array(table["_out"]).cast(returns)
                 yield table.select(names).cast(schema), out
+
+
+def map_rows(
+    tasks: pa.Table, function: Callable[[pa.Table], pa.Table], returns: pa.Schema
+) -> Generator[pa.Table]:
+    """Yield function(row) for each row of a small table of tasks, in order; each row is a table of its own.
+
+    Tasks run at the same time on the workers of a cluster, and one after another on this machine, where a
+    task has all cores and the memory to itself. `function` is a module-level function from one row to one
+    of `returns`.
+    """
+    daft = _daft()
+
+    @daft.func.batch(  # type: ignore[untyped-decorator]
+        return_dtype=daft.DataType.from_arrow_type(pa.struct(list(returns))), batch_size=1
+    )
+    def apply(*columns: Any) -> Any:
+        row = pa.Table.from_arrays([c.to_arrow() for c in columns], names=tasks.schema.names)
+        return function(row.cast(tasks.schema)).to_struct_array().combine_chunks()
+
+    spread = daft.get_or_create_runner().name == "ray"
+    for group in [tasks] if spread else [tasks.slice(i, 1) for i in range(len(tasks))]:
+        frame = daft.from_arrow(group)
+        frame = frame.into_partitions(len(group)) if spread else frame
+        answers = frame.select(apply(*[daft.col(n) for n in tasks.schema.names]).alias("_out"))
+        with closing(_tables(answers)) as tables:
+            for table in tables:
+                yield pa.Table.from_struct_array(table["_out"]).cast(returns)

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"  # the model was cut off before the reply was complete
     MALFORMED = "malformed"  # the reply has not the parts the task needs
     NOT_APPLICABLE = "not_applicable"  # the passage lacks what the task type needs
+    OVER_CONTEXT = "over_context"  # the text and its reply are longer than the model reads
     # curate: the task types' own checks
     UNGROUNDED = "ungrounded"  # the passage is neither quoted nor needed, or the answer is not in it
     OFF_LABEL = "off_label"  # the label is outside the label set
@@ -66,17 +67,23 @@ class Reason(StrEnum):
     MARKER = "marker"  # a wire marker or placeholder is left in the text
     REPETITIVE = "repetitive"  # the output repeats itself
     # curate: whole data sets
-    OFF_LANGUAGE = "off_language"  # the response is not written in the script of what it answers
+    OFF_LANGUAGE = "off_language"  # the response is not in the script or language of what it answers
     NEAR_DUPLICATE = "near_duplicate"  # shares most of its n-grams with a row that is kept
     SEMANTIC_DUPLICATE = "semantic_duplicate"  # lies as close as the threshold to a row that is kept
     OVER_SKELETON_CAP = "over_skeleton_cap"  # more rows of one template's skeleton than the cap allows
     OVER_SOURCE_CAP = "over_source_cap"  # more rows of one source family than the cap allows
     CONTAMINATED = "contaminated"  # holds an item of an evaluation set
     BENCHMARK_TASK = "benchmark_task"  # its task is known to be made from a benchmark
+    PERSONAL_DATA = "personal_data"  # holds an e-mail address, phone number, account or network address
     # verify: checks that need a model
     NOT_REPRODUCED = "not_reproduced"  # an independent answerer gives another response
     NEEDS_NO_PASSAGE = "needs_no_passage"  # an answerer solves it without the passage
     UNFAITHFUL = "unfaithful"  # a judge says the response does not follow from the passage
+    LOW_SCORE = "low_score"  # a judge scores it below the threshold
+    TOXIC = "toxic"  # a judge finds insults, threats or hatred in it
+    UNREADABLE_VERDICT = "unreadable_verdict"  # the judge's reply holds no score
+    # pack
+    OVER_LENGTH = "over_length"  # more tokens than a packed sequence holds
     # yield
     OVER_TARGET = "over_target"  # accepted, but more than `--target` asked for
 

@@ -25,6 +25,7 @@ from taskmill.record import Example, Reason
 
 __all__ = [
     "CHAT_TOKENS",
+    "END_TOKENS",
     "FORMATS",
     "PIPE_MARKER",
     "PLACEHOLDER",
@@ -80,6 +81,12 @@ CHAT_TOKENS = (
 )
 """Special tokens of common chat models: escaped in rendered text whatever the tokenizer says."""
 
+END_TOKENS = (
+    *("<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "</s>", "<eos>", "<end_of_turn>"),
+    *("<|end|>", "<|return|>", "<｜end▁of▁sentence｜>"),
+)
+"""Those of them by which a model ends its text."""
+
 Message = dict[str, str]
 Pair = tuple[str, str]
 
@@ -123,8 +130,7 @@ def bonito_prompt(task_title: str, passage: str) -> str:
 def attributes_prompt(task_title: str, passage: str, attributes: Mapping[str, str]) -> str:
     """Return the prompt of generators of our own: passage, task type, attributes as "name: value" lines.
 
-    The passage stands first, so that all requests about it share it in an engine's prefix cache; on a
-    CPU reading it is half of a request.
+    The passage stands first, so that all requests about it share it in an engine's prefix cache.
     """
     lines = [task_title.strip(), *(f"{k}: {_one_line(escape(v))}" for k, v in attributes.items())]
     head = "\n".join(lines)

@@ -1,9 +1,12 @@
 """Decontamination against brute force, hostile files and the command's own promises."""
 
+import hashlib
 import json
 import math
 import re
+import zlib
 from collections import Counter
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from taskmill.cli import main
 from taskmill.curate import decontaminate as module
 from taskmill.curate.benchmark_index import (
     Item,
@@ -29,6 +33,7 @@ from taskmill.durable import on_write
 from taskmill.errors import ConfigError, InputError, UsageError
 from taskmill.recipes.decontaminate import DecontaminateConfig, decontaminate
 from taskmill.recipes.evaluation_sets import build_index, build_shipped
+from taskmill.recipes.nested_text import strings, text_columns
 
 WORDS = [f"w{i}" for i in range(6)]
 QUESTION = (
@@ -211,6 +216,12 @@ def test_decon_wants_the_answer_near_the_question():
     assert shown(found, texts)[0] == [QUESTION[:-1]]
 
 
+def test_decon_takes_items_with_a_short_question_beside_a_long_one():
+    own = index_of("s", [Item("s/test/0", [("question", QUESTION), ("question", "Why?"), ("answer", "40")])])
+    found = find(pa.array([OTHER, f"{QUESTION} 40", "Why?"]), own, "decon")
+    assert found["row"].to_pylist() == [1]
+
+
 # What hides nothing, and what must not match
 
 
@@ -341,8 +352,6 @@ def test_an_index_file_gives_back_the_index_and_holds_no_text(tmp_path):
     assert again.ids == own.ids == ["s/t/0", "s/t/1"]
     for a, b in zip(again.parts, own.parts, strict=True):
         assert a.tolist() == b.tolist()
-    import zlib
-
     data = path.read_bytes()
     raw = (data + zlib.decompress(data.partition(b"\n")[2])).lower()
     assert not [w for w in cut(QUESTION + OTHER) if len(w) > 4 and w.encode() in raw]
@@ -366,7 +375,10 @@ def test_damaged_foreign_and_empty_indexes_are_refused(tmp_path):
     refused(line + b"\n" + payload[:40] + b"\0" + payload[41:], "damaged")
     refused(b"not an index\n", "no index")
     refused(b"", "no index")
-    refused(json.dumps(head | {"tokenizer": "0" * 16}).encode() + b"\n" + payload, "another tokenizer")
+    refused(
+        json.dumps(head | {"tokenizer": "0" * 16}).encode() + b"\n" + payload,
+        "s.index was built with another",
+    )
     refused(json.dumps(head | {"version": 9}).encode() + b"\n" + payload, "another tokenizer or version")
     refused(
         json.dumps(head | {"bytes": head["bytes"] | {"grams": 1 << 40}}).encode() + b"\n" + payload, "damaged"
@@ -468,7 +480,7 @@ def test_every_row_is_kept_or_dropped_with_its_evidence(rows, against, tmp_path)
 
 
 def test_columns_and_tasks_can_be_chosen(rows, against, tmp_path):
-    config = DecontaminateConfig(str(rows), (str(against),), text=("instruction",), benchmark_tasks=True)
+    config = DecontaminateConfig(str(rows), (str(against),), text=("instruction",), keep_benchmark_tasks=True)
     report = decontaminate(config, tmp_path / "out")
     assert report["funnel"] == {"in": 4, "kept": 3, "dropped": {"contaminated": 1}}
 
@@ -479,6 +491,99 @@ def test_json_lines_with_uneven_rows_work_like_parquet(against, tmp_path):
     report = decontaminate(DecontaminateConfig(str(path), (str(against),)), tmp_path / "out")
     assert report["funnel"]["dropped"] == {"contaminated": 1}
     assert pq.read_table(tmp_path / "out" / "kept.parquet")["text"].to_pylist() == ["hello there"]
+
+
+NESTED = pa.table(
+    {
+        "subject": [QUESTION, None],
+        "turns": pa.array(
+            [[[{"role": QUESTION, "content": [{"type": "text", "text": OTHER}]}]], None],
+            pa.list_(pa.list_(pa.struct([
+                ("role", pa.string()),
+                ("content", pa.list_(pa.struct([("type", pa.string()), ("text", pa.string())]))),
+            ]))),
+        ),
+        "pair": pa.array([None, {"a": "x", "n": 1, "b": {"c": ANSWER}}]),
+        "named": pa.array([[("k", "v")], None], pa.map_(pa.string(), pa.large_string())),
+        "few": pa.array([["a", None], None], pa.list_(pa.string(), 2)),
+        "kind": pa.array(["x", None]).dictionary_encode(),
+        "blob": pa.array([b"x", None]),
+        "n": [1, 2],
+    }
+)  # fmt: skip
+
+
+def test_text_is_found_however_it_is_nested_and_what_is_not_looked_at_is_named(tmp_path):
+    looked, beside = text_columns(NESTED.schema, (), "rows")
+    assert looked == ["turns", "pair", "named", "few", "kind"]
+    assert beside == ["subject", "turns.role", "turns.content.type", "blob"]
+    for sliced in (NESTED, pa.concat_tables([NESTED, NESTED]).slice(1, 2)):
+        texts = {name: strings(sliced[name]).to_pylist() for name in looked}
+        first = sliced["n"].to_pylist().index(1)
+        assert [texts[n][first] for n in looked] == [OTHER, "\n", "v", "a\n", "x"]
+        assert texts["pair"][1 - first] == f"x\n{ANSWER}"
+        assert texts["turns"][1 - first] is None
+    path, items = tmp_path / "rows.parquet", tmp_path / "items.jsonl"
+    pq.write_table(NESTED.drop_columns(["few"]), path)  # Parquet cannot hold a null of a fixed size
+    items.write_text("\n".join(json.dumps({"question": q}) for q in (OTHER, ANSWER, QUESTION)))
+    report = decontaminate(DecontaminateConfig(str(path), (str(items),)), tmp_path / "out")
+    assert report["funnel"]["dropped"] == {"contaminated": 2}
+    assert report["not_looked_at"] == beside
+    assert [w for w in report["warnings"] if w.startswith("not looked at: subject, turns.role")]
+    dropped = pq.read_table(tmp_path / "out" / "dropped.parquet").to_pylist()
+    assert [r["item"] for r in dropped] == ["items/rows/0", "items/rows/1"]
+    assert dropped[1]["spans"] == [{"column": "pair", "start": 2, "end": 2 + len(ANSWER) - 1}]
+    named = decontaminate(
+        DecontaminateConfig(str(path), (str(items),), text=("subject",)), tmp_path / "named"
+    )
+    assert named["funnel"]["dropped"] == {"contaminated": 1}
+    assert named["text"] == ["subject"]
+
+
+def test_columns_that_only_later_files_have_are_looked_at_and_kept(against, tmp_path):
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    pq.write_table(pa.table({"text": ["hello there", "and again"], "n": [1, 2]}), folder / "a.parquet")
+    pq.write_table(pa.table({"text": ["hm"], "more": [QUESTION], "n": [0.5]}), folder / "b.parquet")
+    (folder / "c.jsonl").write_text(json.dumps({"text": "bye", "other": "well"}))
+    report = decontaminate(DecontaminateConfig(str(folder), (str(against),)), tmp_path / "out")
+    assert report["funnel"] == {"in": 4, "kept": 3, "dropped": {"contaminated": 1}}
+    assert report["text"] == ["text", "more", "other"]
+    (lost,) = pq.read_table(tmp_path / "out" / "dropped.parquet").to_pylist()
+    assert (lost["id"], lost["more"], lost["n"], lost["spans"][0]["column"]) == ("2", QUESTION, 0.5, "more")
+    kept = pq.read_table(tmp_path / "out" / "kept.parquet").to_pylist()
+    assert [(r["id"], r["n"], r["other"]) for r in kept] == [
+        ("0", 1, None),
+        ("1", 2, None),
+        ("3", None, "well"),
+    ]
+    pq.write_table(pa.table({"text": [[1.5]]}), folder / "d.parquet")
+    with pytest.raises(InputError, match=r"d\.parquet: column 'text'"):
+        decontaminate(DecontaminateConfig(str(folder), (str(against),)), tmp_path / "out")
+
+
+def test_repeated_ids_are_refused_across_batches(against, tmp_path, monkeypatch):
+    monkeypatch.setattr("taskmill.recipes.pieces._PIECE", 2)
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"id": ["a", "b", "a"], "text": ["x"] * 3}), path)
+    with pytest.raises(InputError, match="rows 0 and 2"):
+        decontaminate(DecontaminateConfig(str(path), (str(against),)), tmp_path / "out")
+
+
+def test_results_never_land_in_sources_or_foreign_folders(rows, against, tmp_path):
+    foreign = tmp_path / "curated"
+    foreign.mkdir()
+    (foreign / "report.json").write_text('{"command": "curate"}')
+    held = tmp_path / "held"
+    held.mkdir()
+    (held / "items.jsonl").write_bytes(against.read_bytes())
+    config = DecontaminateConfig(str(rows), (str(held / "items.jsonl"),))
+    for out in (foreign, tmp_path, rows, held):
+        with pytest.raises(UsageError):
+            decontaminate(config, out)
+    decontaminate(config, tmp_path / "out")
+    again = decontaminate(replace(config, source=str(tmp_path / "out")), tmp_path / "again")
+    assert again["funnel"] == {"in": 1, "kept": 1, "dropped": {}}
 
 
 def test_an_index_of_ones_own_works_like_the_file(rows, against, tmp_path):
@@ -499,15 +604,26 @@ def test_what_cannot_be_compared_is_refused_by_name(rows, against, tmp_path):
     pq.write_table(pa.table({"n": [1, 2]}), numbers)
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
+    other = tmp_path / "other" / against.name
+    other.parent.mkdir()
+    other.write_bytes(against.read_bytes())
+    index = tmp_path / "no.index"
+    blocks = dict.fromkeys(("grams", "items", "kinds", "words", "ids"), 0)
+    head = {"format": "taskmill-index", "version": 1, "name": "no", "gram": 5, "bits": 32, "bytes": blocks}
+    digest = hashlib.blake2b(b"", digest_size=16).hexdigest()
+    line = json.dumps(head | {"tokenizer": tokenizer(), "digest": digest}).encode()
+    index.write_bytes(line + b"\n" + zlib.compress(b""))
     cases = [
         (DecontaminateConfig(), UsageError, "no table"),
         (DecontaminateConfig(str(numbers), (str(against),)), InputError, "no column of text"),
         (DecontaminateConfig(str(rows), (str(against),), text=("instructions",)), UsageError, "Did you mean"),
-        (DecontaminateConfig(str(rows), (str(against),), text=("score",)), UsageError, "holds no text"),
+        (DecontaminateConfig(str(rows), (str(against),), text=("score",)), UsageError, "int64, not text"),
         (DecontaminateConfig(str(rows), ("mmlo",)), InputError, "Did you mean 'mmlu'"),
         (DecontaminateConfig(str(rows), (str(numbers),)), InputError, "no text"),
         (DecontaminateConfig(str(rows), (str(empty),)), InputError, "no text"),
-        (DecontaminateConfig(str(rows), (str(against), str(against))), UsageError, "two evaluation sets"),
+        (DecontaminateConfig(str(rows), (str(against), str(other))), UsageError, "two evaluation sets"),
+        (DecontaminateConfig(str(rows), ("none",)), UsageError, "nothing to compare with"),
+        (DecontaminateConfig(str(rows), (str(index),)), InputError, "empty index"),
         (DecontaminateConfig(str(tmp_path / "none.parquet"), (str(against),)), InputError, "no such file"),
         (DecontaminateConfig(str(empty), (str(against),)), InputError, "empty.jsonl"),
     ]
@@ -515,6 +631,20 @@ def test_what_cannot_be_compared_is_refused_by_name(rows, against, tmp_path):
         with pytest.raises(error, match=words):
             decontaminate(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_index_is_built_alone(against, tmp_path, capsys):
+    def run(*words):
+        with pytest.raises(SystemExit) as end:
+            main(["decontaminate", str(against), "--build", str(tmp_path / "own.index"), *words])
+        return end.value.code, capsys.readouterr().err
+
+    for words in (["--out", str(tmp_path / "out")], ["--against", "mmlu"], ["--mode", "exact"]):
+        code, error = run(*words)
+        assert (code, "--build only writes an index" in error) == (2, True)
+    assert not (tmp_path / "own.index").exists()
+    assert run()[0] == 0
+    assert read_index(tmp_path / "own.index").ids == ["own/rows/0", "own/rows/1"]
 
 
 def test_a_killed_run_leaves_no_report(rows, against, tmp_path):

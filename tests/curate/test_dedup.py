@@ -25,8 +25,9 @@ from taskmill.curate.dedup import (
 )
 from taskmill.errors import ConfigError, InputError, UsageError
 from taskmill.kernels import near, words
-from taskmill.kernels.graph import components, firsts
-from taskmill.kernels.near import bands_for, nearest_before, same_texts, sketch, text_keys
+from taskmill.kernels.graph import firsts, join
+from taskmill.kernels.near import bands_for, same_texts, sketch, text_keys
+from taskmill.kernels.rivals import nearest_before
 from taskmill.recipes.dedup import DedupConfig
 from taskmill.recipes.dedup import dedup as run
 
@@ -81,7 +82,9 @@ def test_firsts_names_the_first_row_of_an_equal_key(values, shuffle):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=20))
 def test_components_are_named_by_their_smallest_node(links):
-    found = components(12, *(np.array([link[side] for link in links], np.int64) for side in (0, 1)))
+    found = np.arange(12)
+    for some in (links[::2], links[1::2]):
+        join(found, *(np.array([link[side] for link in some], np.int64) for side in (0, 1)))
     reach = {node: {node} for node in range(12)}
     for _ in range(12):
         for a, b in links:
@@ -467,9 +470,10 @@ def test_json_lines_with_keys_that_come_late_lose_nothing(tmp_path):
 
 def test_a_run_folder_gives_what_its_last_finished_stage_kept(tmp_path):
     folder = tmp_path / "run"
-    for stage, texts in (("1-remix", ["a"]), ("2-curate", ["b", "b"]), ("3-ctga", ["c"])):
+    for stage, texts in (("1-remix", ["a"]), ("2-curate", ["b", "c"]), ("3-ctga", ["c"])):
         (folder / stage / "kept").mkdir(parents=True)
-        pq.write_table(pa.table({"id": texts, "text": texts}), folder / stage / "kept" / "part-00000.parquet")
+        columns = {"id": texts, "text": [stage] * len(texts)}
+        pq.write_table(pa.table(columns), folder / stage / "kept" / "part-00000.parquet")
         if stage != "3-ctga":
             (folder / stage / "stage.json").write_text("{}")
     (folder / "manifest.json").write_text("{}")
@@ -509,8 +513,8 @@ def test_examples_are_compared_as_pairs_unless_told_and_capped_after(tmp_path):
     kept, dropped = read(tmp_path / "out")
     assert kept["id"].to_pylist() == ["00", "01", "02", "03", "04", "08"]
     of = {r["id"]: (r["reason"], r["detail"], r["duplicate_of"]) for r in dropped.to_pylist()}
-    assert of["11"] == ("over_skeleton_cap", "12 rows have the skeleton of 00; 9 of them are kept", None)
-    assert of["98"] == ("over_source_cap", "9 rows have the source of 00; 5 of them are kept", None)
+    assert of["11"] == ("over_skeleton_cap", "12 rows have the skeleton of 00; the cap is 9", None)
+    assert of["98"] == ("over_source_cap", "9 rows have the source of 00; the cap is 5", None)
     assert of["99"] == ("duplicate", "the same text", "00")
     by_context = build(DedupConfig, {"sources": config.sources, "mode": "exact", "on": "context"})
     assert run(by_context, tmp_path / "context")["funnel"]["kept"] == 13
@@ -535,17 +539,24 @@ def test_the_order_of_the_rows_does_not_change_what_is_kept(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "columns", "error", "words"),
     [
-        ({"mode": "exact", "threshold": 0.5}, {"text": ["a"]}, UsageError, "no threshold"),
-        ({"normalise": True}, {"text": ["a"]}, UsageError, "--normalise"),
+        ({"mode": "exact", "threshold": 0.5}, {"text": ["a"]}, UsageError, "exact has no --threshold"),
+        ({"mode": "exact", "ngram": 3}, {"text": ["a"]}, UsageError, "--ngram: it belongs to --mode near"),
+        ({"normalise": True}, {"text": ["a"]}, UsageError, "--normalise: it belongs to --mode exact"),
         ({"embeddings": "v"}, {"text": ["a"]}, UsageError, "--mode semantic"),
-        ({"text": "txt"}, {"text": ["a"]}, InputError, "'text'"),
-        ({}, {"text": [1]}, InputError, "holds int64, not text"),
-        ({}, {"text": ["a"], "reason": ["b"]}, InputError, "rename it"),
+        ({"embedder": "hash"}, {"text": ["a"]}, UsageError, "--mode semantic"),
+        ({"on": "pair", "text": "a"}, {"text": ["a"]}, UsageError, "give one of them"),
+        ({"mode": "semantic", "on": "pair", "embeddings": "v"}, {"text": ["a"]}, UsageError, "one of them"),
+        ({"source_column": "url"}, {"text": ["a"]}, UsageError, "--source-cap"),
+        ({"text": "txt"}, {"text": ["a"]}, UsageError, "'text'"),
+        ({}, {"text": [1]}, UsageError, "holds int64, not text"),
         ({}, {"text": ["a"], "id": [1.5]}, InputError, "ids are texts"),
-        ({"on": "pair"}, {"text": ["a"]}, InputError, "'instruction'"),
+        ({}, {"text": ["a", "b"], "id": [1, 1]}, InputError, r"rows 0 and 1 .* both have the id 1"),
+        ({}, {"text": ["a", "b"], "id": ["x", None]}, InputError, "row 1 .* has no 'id'"),
+        ({"on": "pair"}, {"text": ["a"]}, InputError, "no known layout"),
         ({"skeleton_cap": 1}, {"text": ["a"]}, UsageError, "--skeleton-cap needs"),
-        ({"source_cap": 1}, {"text": ["a"]}, InputError, "--source-column"),
-        ({"mode": "semantic", "embeddings": "v"}, {"text": ["a"]}, InputError, "'v'"),
+        ({"source_cap": 1}, {"text": ["a"]}, UsageError, "--source-column"),
+        ({"mode": "semantic", "embeddings": "v"}, {"text": ["a"]}, UsageError, "'v'"),
+        ({}, {"text": pa.array([], pa.string())}, InputError, "no rows"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_said_and_nothing_is_written(tmp_path, settings, columns, error, words):
@@ -568,17 +579,100 @@ def test_sources_that_cannot_be_read(tmp_path):
     with pytest.raises(UsageError, match="nothing to deduplicate"):
         run(DedupConfig(), tmp_path / "out")
     config = write(tmp_path / "in.parquet", text=["a"])
+    (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
-        run(config, tmp_path / "in.parquet")
+        run(config, tmp_path / "file")
     with pytest.raises(ConfigError, match="mode"):
         build(DedupConfig, {"mode": "fuzzy"})
 
 
-def test_a_table_without_rows(tmp_path):
-    config = write(tmp_path / "in.parquet", text=pa.array([], pa.string()))
-    for mode in ("exact", "near"):
-        report = run(build(DedupConfig, {"sources": config.sources, "mode": mode}), tmp_path / mode)
-        assert report["funnel"] == {"in": 0, "kept": 0, "dropped": {}}
+@given(st.lists(st.tuples(*[st.text("a\n: 1", max_size=3)] * 3), max_size=12))
+def test_pairs_are_equal_only_if_each_column_is(rows):
+    table = pa.table([pa.array(c, pa.string()) for c in zip(*rows, strict=True)] or [pa.array([], "str")] * 3,
+                     ["instruction", "context", "response"])  # fmt: skip
+    found = exact_duplicates(dedup.compared(table, "pair"))
+    assert found.keep.tolist() == [row not in rows[:i] for i, row in enumerate(rows)]
+
+
+def test_other_layouts_are_compared_and_capped_like_examples(tmp_path):
+    lines = [{"prompt": f"Say {i % 3} in other words.", "completion": f"{i % 4}"} for i in range(12)]
+    lines.append(lines[0])
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    settings = {"sources": [str(tmp_path / "in.jsonl")], "mode": "exact"}
+    report = run(build(DedupConfig, settings), tmp_path / "pair")
+    assert report["settings"]["on"] == "pair"
+    assert report["funnel"]["dropped"] == {"duplicate": 1}
+    report = run(build(DedupConfig, {**settings, "on": "instruction"}), tmp_path / "instruction")
+    assert report["funnel"]["kept"] == 3
+    assert report["warnings"][0].startswith("duplicate dropped 10 of 13 rows")
+    report = run(build(DedupConfig, {**settings, "text": "completion"}), tmp_path / "text")
+    assert report["funnel"]["kept"] == 4
+    report = run(build(DedupConfig, {**settings, "skeleton_cap": 5}), tmp_path / "cap")
+    assert report["funnel"]["dropped"] == {"duplicate": 1, "over_skeleton_cap": 7}
+
+
+def test_chats_that_differ_in_an_early_turn_are_different(tmp_path):
+    chats = [
+        [first, "Fine.", "Thanks!", "You are welcome."] for first in ("Mend it.", "Paint it.", "Mend it.")
+    ]
+    rows = [
+        {"messages": [{"role": ("user", "assistant")[i % 2], "content": c} for i, c in enumerate(chat)]}
+        for chat in chats
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    run(build(DedupConfig, {"sources": [str(tmp_path / "in.jsonl")], "mode": "exact"}), tmp_path / "out")
+    kept, dropped = read(tmp_path / "out")
+    assert kept["id"].to_pylist() == ["0", "1"]
+    assert dropped["duplicate_of"].to_pylist() == ["0"]
+
+
+def test_what_is_repeated_is_always_a_row_that_is_kept(tmp_path):
+    draw = random.Random(3)
+    rows = [
+        (f"{i:03}", f"{draw.choice(['Name', 'Give'])} the capital of land {draw.randrange(9)}.", "",
+         f"city {draw.randrange(3)}", draw.choice("abc"))
+        for i in range(200)
+    ]  # fmt: skip
+    config = write(tmp_path / "in.parquet", **examples(rows))
+    settings = {"sources": config.sources, "mode": "exact", "skeleton_cap": 7, "source_cap": 3}
+    report = run(build(DedupConfig, settings), tmp_path / "out")
+    kept, dropped = read(tmp_path / "out")
+    repeated = [row for row in dropped.to_pylist() if row["reason"] == "duplicate"]
+    assert len(repeated) == report["funnel"]["dropped"]["duplicate"] > 100
+    assert {row["duplicate_of"] for row in repeated} <= set(kept["id"].to_pylist())
+    of = {row[0]: row[1:4] for row in rows}
+    moved = [row for row in repeated if of[row["id"]] != of[row["duplicate_of"]]]
+    assert moved
+    assert all("which is over a cap" in row["detail"] for row in moved)
+    assert all("over a cap" not in row["detail"] for row in repeated if row not in moved)
+
+
+def test_evidence_of_one_command_is_input_of_the_next(tmp_path):
+    config = write(tmp_path / "in.parquet", text=["a", "a", "a"])
+    run(build(DedupConfig, {"sources": config.sources, "mode": "exact"}), tmp_path / "one")
+    dropped = (str(tmp_path / "one" / "dropped.parquet"),)
+    run(build(DedupConfig, {"sources": dropped, "mode": "exact"}), tmp_path / "two")
+    kept, dropped = read(tmp_path / "two")
+    assert kept["reason"].to_pylist() == ["duplicate"]
+    assert dropped.select(["id", "reason_in", "duplicate_of_in", "reason", "duplicate_of"]).to_pylist() == [
+        {
+            "id": "2",
+            "reason_in": "duplicate",
+            "duplicate_of_in": "0",
+            "reason": "duplicate",
+            "duplicate_of": "1",
+        }
+    ]
+
+
+def test_vectors_need_no_text(tmp_path):
+    config = write(tmp_path / "in.parquet", id=["10", "9"], v=pa.array([[1.0, 0.0], [1.0, 0.0]]))
+    run(
+        build(DedupConfig, {"sources": config.sources, "mode": "semantic", "embeddings": "v"}),
+        tmp_path / "out",
+    )
+    kept, _ = read(tmp_path / "out")
+    assert kept["id"].to_pylist() == ["9"]  # ids that are all numbers are ordered as numbers
 
 
 def test_an_interrupted_write_leaves_no_report(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taskmill.kernels import text as single
 from taskmill.kernels import words as kernel
 from taskmill.kernels.words import chunks, ngrams, words
 
@@ -95,6 +96,20 @@ def test_ngrams_are_equal_where_their_words_are(texts, size):
         for gram, value in zip(grams, got, strict=True):
             assert by_gram.setdefault(gram, value) == value
     assert len(set(by_gram.values())) == len(by_gram)
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXTS)
+def test_the_words_of_single_texts_are_those_of_the_kernels(texts):
+    found = words(pa.array(texts, pa.string()), places=True)
+    own, rows = ngrams(found, 3)
+    for i, text in enumerate(texts):
+        a, b = found.rows[i], found.rows[i + 1]
+        assert single.hashes(text).tolist() == found.hashes[a:b].tolist()
+        ends = [len(text[:end].encode()) for _, end in single.cut(text)]
+        starts = [len(text[:start].encode()) for start, _ in single.cut(text)]
+        assert (starts, ends) == (found.starts[a:b].tolist(), found.ends[a:b].tolist())
+        assert single.grams(single.hashes(text), 3).tolist() == own[rows[i] : rows[i + 1]].tolist()
 
 
 def test_letters_of_changed_size_in_lower_case_keep_their_places():

@@ -102,6 +102,14 @@ def test_the_bonito_protocol_is_v1_byte_for_byte():
     assert all(row.attributes == () for row in rows)
 
 
+def test_the_bonito_protocol_looks_for_no_attributes(monkeypatch):
+    """What its prompts cannot hold is not worked out either."""
+    monkeypatch.setattr("taskmill.synthesize.ctga.about", lambda example: 1 / 0)
+    assert len(list(compose([example(0)], Balance(protocol="bonito", sentences=1), 0))) == 1
+    with pytest.raises(ZeroDivisionError):
+        list(compose([example(0)], Balance(sentences=1), 0))
+
+
 def test_all_prompts_about_a_passage_begin_with_it():
     own = [example(0), example(1, "qg"), example(2, "ynqa", response="Yes", options=("Yes", "No"))]
     rows = list(compose(own, Balance(several=0, sentences=1, labels=1, answers=1), 0))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from taskmill.errors import InputError, MissingExtra, UnknownName, UsageError
 from taskmill.select import embed as module
-from taskmill.select.embed import EMBEDDERS, embed, embedding
+from taskmill.select.embed import EMBEDDERS, embed, embedding, encoded, loaded
 
 TEXTS = [
     "the cat sat on the mat",
@@ -222,6 +222,32 @@ def test_a_text_is_encoded_once_and_then_read(spelling, tmp_path):
     assert again.tolist() == [[2, 97], [3, 99], [1, 98]]
     assert sorted(spelling.asked) == ["aa", "b", "ccc"]
     assert embed(pa.array([], pa.string()), "spelling", tmp_path).shape == (0, 2)
+
+
+def test_what_was_encoded_before_a_kill_is_kept(spelling, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "KEPT", 2)
+    texts = pa.array(["a", "bb", "ccc", "dddd", "eeeee"])
+    encode = spelling.encode
+
+    def dying(part):
+        if "dddd" in part.to_pylist():
+            raise KeyboardInterrupt
+        return encode(part)
+
+    spelling.encode = dying
+    with pytest.raises(KeyboardInterrupt):
+        embed(texts, "spelling", tmp_path)
+    spelling.encode = encode
+    assert embed(texts, "spelling", tmp_path)[:, 0].tolist() == [1, 2, 3, 4, 5]
+    assert spelling.asked == ["a", "bb", "ccc", "dddd", "eeeee"]
+
+
+def test_hash_is_fitted_to_pieces_as_to_the_whole(hashed):
+    column = pa.array(TEXTS * 3)
+    whole = encoded(column, loaded("hash", [column]))
+    pieces = loaded("hash", (column.slice(at, 5) for at in range(0, len(column), 5)))
+    found = [encoded(column.slice(at, 4), pieces).vectors for at in range(0, len(column), 4)]
+    assert (np.concatenate(found) == whole.vectors).all()
 
 
 def test_another_embedder_does_not_read_its_cache(spelling, tmp_path):

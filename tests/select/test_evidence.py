@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from pools import blobs, make, pools
 
-from taskmill.report.selection import panels, table_of_measures
+from taskmill.report.selection import _plain, panels, table_of_measures
 from taskmill.select import Budget
 from taskmill.select import make as selector
 from taskmill.select.evidence import NEAR, compare, flat, measure, plane
@@ -106,3 +106,18 @@ def test_the_table_says_which_measures_beat_every_draw():
     assert lines["rows"]["cells"][0]["value"] == "20"
     assert all(0 <= cell["bar"] <= 100 for line in lines.values() for cell in line["cells"])
     assert flat({"rows": 1, "coverage": {"task": 0.5}}) == {"rows": 1, "coverage: task": 0.5}
+
+
+def test_evidence_within_evidence_becomes_lines_and_long_lists_are_cut():
+    evidence = {
+        "groups": 1200,
+        "zero vectors": [],
+        "by group": {"g": {"not_scored": [{"id": f"r{i}", "why": "it is broken"} for i in range(7)]}},
+    }
+    lines = _plain(evidence)
+    assert lines["groups"] == "1,200"
+    assert "zero vectors" not in lines
+    assert lines["by group: g: not scored"].startswith("r0: it is broken, r1: it is broken")
+    assert lines["by group: g: not scored"].endswith(" and 2 more")
+    many = _plain({f"key {i}": i for i in range(50)})
+    assert list(many.items())[-1] == ("…", "20 more in the JSON report")

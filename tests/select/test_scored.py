@@ -23,6 +23,7 @@ from taskmill.select.dsir import gumbel, log_weights, reference_weights
 from taskmill.select.likelihood import ifd, losses
 from taskmill.select.rds import herd, round_robin
 from taskmill.select.semdedup import redundancy
+from taskmill.select.simple import by_group
 
 EXAMPLES = settings(max_examples=25, deadline=None, derandomize=True)
 WORDS = ["law", "court", "judge", "goal", "match", "team", "the", "a", "of", "to"]
@@ -484,6 +485,70 @@ def test_what_cannot_be_scored_is_reported_and_never_chosen():
     )
     with pytest.raises(BackendError, match="no row could be scored"):
         make("ifd", {"model": "known:"}).pick(bad, Budget(rows=1), 0)
+
+
+class Dying(Known):
+    """Answers three texts, then the process is gone."""
+
+    def score(self, requests):
+        for at, scores in enumerate(super().score(requests)):
+            if at == 3:
+                raise KeyboardInterrupt
+            yield scores
+
+
+def test_a_killed_choice_goes_on_where_it_stood(own_cache):
+    rows = pa.table({"instruction": ["a b", "a", "x", "b"], "response": ["a c", "a", "y", "b b"]})
+    pool = Pool(pa.array(list("vwxy")), np.ones(4, np.int64), table=rows)
+    model = Dying()
+    GENERATORS.register("dying", lambda *_: model)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make("ifd", {"model": "dying:"}).pick(pool, Budget(rows=4), 0)
+    finally:
+        GENERATORS.unregister("dying")
+    again = Known()  # of the same name, so its scores are those
+    GENERATORS.register("dying", lambda *_: again)
+    try:
+        found = make("ifd", {"model": "dying:"}).pick(pool, Budget(rows=4), 0)
+        assert len(again.asked) == 8 - 3
+        make("ifd", {"model": "dying:", "ratio": "loss"}).pick(pool, Budget(rows=1), 0)
+        assert len(again.asked) == 8 - 3
+    finally:
+        GENERATORS.unregister("dying")
+    fresh = make("ifd", {"model": "known:"})
+    assert found.scores.tolist() == fresh.pick(pool, Budget(rows=4), 0).scores.tolist()
+    assert list((own_cache / "scores").rglob("*.ledger"))
+
+
+def test_a_torn_score_is_computed_again(own_cache):
+    pool = Pool(pa.array(list("ab")), np.ones(2, np.int64), texts=pa.array(["x", "y"]))
+    first = make("perplexity", {"model": "known:"}).pick(pool, Budget(rows=2), 0)
+    (path,) = (own_cache / "scores").rglob("*.ledger")
+    path.write_bytes(path.read_bytes()[:-3])
+    second = make("perplexity", {"model": "known:"}).pick(pool, Budget(rows=2), 0)
+    assert second.scores.tolist() == first.scores.tolist()
+
+
+def test_the_model_is_loaded_once_for_all_groups(own_cache):
+    loaded = []
+
+    def load(*_):
+        loaded.append(1)
+        return Known()
+
+    GENERATORS.register("counted", load)
+    try:
+        rows = pa.table({"instruction": ["a b", "a", "x", "b"], "response": ["a c", "broken", "y", "b b"]})
+        groups = pa.array(["one", "two", "one", "two"])
+        pool = Pool(pa.array(list("vwxy")), np.ones(4, np.int64), groups=groups, table=rows)
+        found = by_group(make("ifd", {"model": "counted:"}), pool, Budget(rows=4), 0)
+    finally:
+        GENERATORS.unregister("counted")
+    assert len(loaded) == 1
+    own = found.evidence["by group"]
+    assert own["one"]["not_below_1"] == 1
+    assert own["two"]["not_scored"] == [{"id": "w", "why": "it is broken"}]
 
 
 def test_an_answer_that_never_comes_or_is_not_finite_is_an_error():

@@ -10,9 +10,16 @@ from hypothesis import strategies as st
 from pools import blobs, facility_location, ids, k_center, make, pools, shuffled, within
 
 from taskmill.errors import ConfigError, InputError, UnknownName, UsageError
-from taskmill.kernels.distances import COVERED, means, nearest, neighbours
+from taskmill.kernels.distances import (
+    COVERED,
+    covariance,
+    means,
+    nearest,
+    nearest_distance,
+    neighbours,
+)
 from taskmill.kernels.greedy import all_pairs
-from taskmill.select import SELECTORS, Budget, Pool, fill, generator, interleave
+from taskmill.select import SELECTORS, Budget, Pool, Selector, fill, generator, interleave
 from taskmill.select import make as selector
 from taskmill.select.kmeans import cluster
 from taskmill.select.simple import by_group
@@ -203,6 +210,47 @@ def test_quotas_of_tokens_stay_within_the_budget(pool, count, equal):
     assert len(set(chosen.rows.tolist())) == len(chosen.rows)
     if count >= pool.tokens.sum():
         assert len(chosen.rows) == len(pool)
+    left = count - pool.tokens[chosen.rows].sum()
+    others = np.setdiff1d(np.arange(len(pool)), chosen.rows)
+    assert (pool.tokens[others] > left).all()
+
+
+@few
+@given(pools(), st.sampled_from(["random", "k-center"]), st.integers(1, 150), st.booleans(), st.randoms())
+def test_quotas_of_tokens_do_not_depend_on_the_order_of_rows(pool, name, count, equal, random):
+    other = shuffled(pool, np.random.default_rng(random.randrange(2**32)))
+    one, two = (by_group(selector(name), p, Budget(tokens=count), 3, equal) for p in (pool, other))
+    assert ids(pool, one) == ids(other, two)
+
+
+class _Picky(Selector):
+    """Takes rows by id, and never those whose text ends in an even number: what IFD does to easy rows."""
+
+    def pick(self, pool, budget, seed):
+        odd = np.array([int(text[-1]) % 2 == 1 for text in pool.texts.to_pylist()], bool)
+        order = pool.by_id[odd[pool.by_id]]
+        return fill(pool, budget, order, np.zeros(len(order)), {"odd": int(odd.sum())})
+
+
+@few
+@given(pools(), st.integers(1, 60), st.booleans(), st.booleans())
+def test_what_a_group_rejects_goes_to_the_others_and_the_evidence_of_each_is_kept(
+    pool, count, equal, by_tokens
+):
+    budget = Budget(tokens=count) if by_tokens else Budget(rows=count)
+    chosen = by_group(_Picky(), pool, budget, 0, equal)
+    odd = np.array([int(text[-1]) % 2 == 1 for text in pool.texts.to_pylist()])
+    assert odd[chosen.rows].all()
+    costs, limit = budget.costs(pool)
+    left = limit - costs[chosen.rows].sum()
+    others = np.setdiff1d(np.flatnonzero(odd), chosen.rows)
+    assert (costs[others] > left).all()
+    groups = np.array(pool.groups.to_pylist())
+    for name, evidence in chosen.evidence["by group"].items():
+        assert evidence == {"odd": int(odd[groups == name].sum())}
+    if not by_tokens:
+        whole = by_group(_Picky(), pool, Budget(rows=len(pool)), 0, equal)
+        assert chosen.rows.tolist() == whole.rows[:count].tolist()
 
 
 # k-center
@@ -308,6 +356,27 @@ def test_nearest_centres_and_neighbours_are_those_of_all_pairs(pool, other):
         names = [n for n in found[i].tolist() if n >= 0]
         assert len(names) == len(set(names)) == min(3, len(x) - 1)
         assert i not in names
+
+
+@few
+@given(pools(zeros=False), pools(zeros=False))
+def test_distances_to_the_nearest_centre_are_exact(pool, other):
+    x = np.concatenate([pool.embeddings, -pool.embeddings])
+    y = Pool(other.ids, other.tokens, np.resize(other.embeddings, (len(other), x.shape[1])) + 0.01).embeddings
+    y = np.concatenate([y, x[:3]])
+    wide = np.linalg.norm(x[:, None].astype(np.float64) - y[None], axis=2).min(axis=1)
+    assert nearest_distance(x, y) == pytest.approx(wide, abs=1e-6)
+    assert (nearest_distance(x, y)[:3] == 0).all()
+
+
+def test_the_covariance_is_numpys_in_any_order_of_rows():
+    rng = np.random.default_rng(3)
+    x = Pool(pa.array(map(str, range(500))), np.ones(500), rng.normal(size=(500, 20)) + 0.5).embeddings
+    middle, spread = covariance(x)
+    assert middle == pytest.approx(x.mean(axis=0), abs=1e-6)
+    assert spread == pytest.approx(np.cov(x.T, bias=True), abs=1e-6)
+    order = rng.permutation(500)
+    assert (covariance(np.ascontiguousarray(x[order]))[1] == spread).all()
 
 
 def test_products_have_the_same_bits_in_any_order_of_rows():

@@ -35,7 +35,7 @@ def test_trls_trainer_comes_to_the_same_weights(folder, tokenizer, tmp_path):
     settings, base = config.resolved(), find(str(folder))
     torch.manual_seed(0)
     model = trainable(load_model(base, settings, "fp32", "cpu"), base, settings)
-    encoded = [row for tree in prepare(rows, settings, tokenizer).rows for row in tree.rows]
+    encoded = prepare(rows, settings, tokenizer).rows
     columns = {
         "input_ids": [row.ids.tolist() for row in encoded],
         "labels": [[-100] * row.start + row.ids[row.start :].tolist() for row in encoded],

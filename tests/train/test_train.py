@@ -68,8 +68,7 @@ def test_peft_loads_the_adapter_and_it_has_the_loss_that_is_recorded(done, folde
     out, record, _ = done
     data = prepare(tiny.rows(120), config(folder, epochs=4.0).resolved(), tokenizer)
     # The adapter is stored in bf16: 8 bits of mantissa.
-    valid = [row for tree in data.valid for row in tree.rows]
-    assert plain_loss(adapted(folder, out / "adapter"), valid) == pytest.approx(
+    assert plain_loss(adapted(folder, out / "adapter"), data.valid) == pytest.approx(
         record["loss"]["valid_last"], rel=2e-3
     )
 
@@ -97,7 +96,8 @@ def test_the_adapters_files_are_small_neutral_and_complete(done, folder):
     assert counts["rows"] == counts["train"] + counts["valid"] == 120
     assert counts["valid"] >= 8
     assert 0 < counts["supervised"] < counts["tokens"]
-    assert record["tokens"] == 4 * counts["tokens"]
+    assert record["tokens"] == 4 * counts["read"] < 4 * counts["tokens"]
+    assert record["prefix"]["used"] == "shared"
 
 
 def test_the_log_has_a_line_for_every_step(done):
@@ -232,6 +232,7 @@ def test_gradient_checkpointing_changes_no_weight(folder, tmp_path):
 def test_a_base_in_bf16_learns_too(folder, tmp_path):
     record = train(tiny.rows(60), config(folder, precision="bf16"), tmp_path)
     assert record["precision"] == "bf16"
+    assert record["prefix"]["used"] == "shared"
     assert record["loss"]["train_last_tenth"] < record["loss"]["train_first"]
 
 

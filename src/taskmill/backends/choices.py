@@ -1,7 +1,8 @@
-"""Requests whose reply comes from a closed set: the choice of the highest log-likelihood, by a Scorer."""
+"""Requests whose reply comes from a closed set: the choice of the highest log-likelihood, or all weights."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 
 from taskmill.calls import Completion, Request, ScoreRequest, Scores
@@ -43,11 +44,16 @@ def _chosen(
 ) -> Iterator[Completion]:
     by_key = {r.key: r for r in closed}
     # The end token counts, so that a label which begins like a longer one does not win by being shorter.
-    asked = (ScoreRequest(r.key, r.sampling.choices, r.prompt, r.messages, end=True) for r in closed)
+    # It does not where weights are asked for: "Yes" and "Yes, because" are both a yes.
+    asked = (
+        ScoreRequest(r.key, r.sampling.choices, r.prompt, r.messages, end=not r.sampling.weighed)
+        for r in closed
+    )
     for scores in score(asked):
         if scores.error:
             yield Completion(scores.key, finish="error", error=scores.error)
             continue
-        choices = by_key[scores.key].sampling.choices
-        best = max(range(len(choices)), key=lambda i: scores.logprobs[i])
-        yield Completion(scores.key, choices[best], completion_tokens=scores.tokens[best])
+        sampling = by_key[scores.key].sampling
+        best = max(range(len(sampling.choices)), key=lambda i: scores.logprobs[i])
+        text = json.dumps(scores.logprobs) if sampling.weighed else sampling.choices[best]
+        yield Completion(scores.key, text, completion_tokens=scores.tokens[best])

@@ -64,8 +64,13 @@ def _text(request: Request | ScoreRequest) -> str:
     payload = request.payload
     if isinstance(payload, Ask):
         return _reply(payload)
+    if hasattr(payload, "sample"):
+        return str(payload.sample())
     if hasattr(payload, "example"):  # a question of verification: it agrees, and knows nothing by itself
-        known = {"faithful": "Yes", "closed-book": "I cannot tell."}
+        known = {
+            "faithful": "Yes", "closed-book": "I cannot tell.", "judge": "Reason: it agrees.\nScore: 5",
+            "expected": "5", "ask-llm": "Yes", "toxic": "No",
+        }  # fmt: skip
         return str(known.get(payload.check, payload.example.response))
     return _last_line(request)
 

@@ -63,7 +63,8 @@ class GraphScorer:
                     yield Scores(request.key, error=why)
                 else:
                     ready.append((request, prompt, choices))
-            ready.sort(key=lambda row: (-len(row[1]), row[0].key))
+            # Of prompts as long, as the line break before a text alone, those with long choices.
+            ready.sort(key=lambda row: (-len(row[1]), -max(map(len, row[2])), row[0].key))
             for at in range(0, len(ready), BATCH):
                 batch = ready[at : at + BATCH]
                 sums = self._sums([(prompt, choices) for _, prompt, choices in batch])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from taskmill.backends import top_logprobs
 from taskmill.backends.pacing import Fault, Kind
 from taskmill.calls import Completion, Request
 
@@ -130,6 +131,7 @@ class OpenAIFormat(Format):
     def __init__(self, base: URL, model: str, extra: dict[str, Any], answers_as: str) -> None:
         super().__init__(base, model, extra, answers_as)
         self._tokens = "max_tokens"
+        self._weighs = True
         self._chat, self._plain = base / "chat" / "completions", base / "completions"
 
     def write(self, request: Request) -> tuple[URL, bytes]:
@@ -145,6 +147,8 @@ class OpenAIFormat(Format):
         fields["top_p"] = s.top_p
         fields["seed"] = s.seed
         fields["stream"] = False
+        if s.weighed and self._weighs:
+            fields |= top_logprobs.asked(chat=bool(request.messages))
         if s.stop:
             fields["stop"] = s.stop
         return self._chat if request.messages else self._plain, self._body(fields)
@@ -152,8 +156,12 @@ class OpenAIFormat(Format):
     def adapts(self, body: bytes) -> bool:
         """Say whether a refusal asks for a change that is now made.
 
-        OpenAI's reasoning models refuse `max_tokens` and name `max_completion_tokens` in the error.
+        OpenAI's reasoning models refuse `max_tokens` and name `max_completion_tokens` in the error; they and
+        others refuse `logprobs`: an answer is then all there is.
         """
+        if b"logprobs" in body and self._weighs:
+            self._weighs = False
+            return True
         if b"max_completion_tokens" not in body or "max_tokens" in self.extra:
             return False
         self._tokens = "max_completion_tokens"
@@ -172,6 +180,8 @@ class OpenAIFormat(Format):
         text, refusal = (_message if request.messages else _plain)(choice)
         if text is None:
             return Fault(Kind.RETRY, f"the reply holds no text: {self.shown(body)!r}")
+        if request.sampling.weighed and (found := top_logprobs.weights(choice, request.sampling.choices)):
+            text = orjson.dumps(found).decode()
         usage = reply.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         # A refusal is an answer, and paid for: an empty text that is never asked for again.

@@ -13,11 +13,37 @@ from typing import NoReturn
 
 import click
 
-from taskmill.cli import data, results, synthesis, training
+from taskmill.cli import (
+    corpus,
+    data,
+    evaluation,
+    experiments,
+    mixing,
+    results,
+    synthesis,
+    templating,
+    training,
+    verification,
+)
 from taskmill.cli.base import ALIASES, cli
 from taskmill.errors import TaskmillError
 
-__all__ = ["ALIASES", "cli", "data", "main", "results", "run", "synthesis", "training"]
+__all__ = [
+    "ALIASES",
+    "cli",
+    "corpus",
+    "data",
+    "evaluation",
+    "experiments",
+    "main",
+    "mixing",
+    "results",
+    "run",
+    "synthesis",
+    "templating",
+    "training",
+    "verification",
+]
 
 
 def run() -> NoReturn:

@@ -6,7 +6,8 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_origin
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import click
 
@@ -84,15 +85,22 @@ def config_options(config: str) -> Callable[[Callable[..., Any]], Callable[..., 
                 declared += f"/--no-{option.flag}"
             elif option.choices:
                 settings |= {"type": click.Choice(option.choices)}
-            elif get_origin(option.kind) not in (None, tuple):
+            elif get_origin(kind := _required(option.kind)) not in (None, tuple):
                 settings |= {"multiple": True, "metavar": "KEY=A,B"}
             else:
-                settings |= {"metavar": _KINDS.get(option.kind, "A,B")}
+                settings |= {"metavar": _KINDS.get(kind, "A,B")}
             names = [declared, *([option.short] if option.short else [])]
             command = click.option(*names, option.path.replace(".", "__"), **settings)(command)
         return command
 
     return decorate
+
+
+def _required(kind: Any) -> Any:
+    """Return the kind without None: `float` of `float | None`."""
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    return next(one for one in get_args(kind) if one is not type(None))
 
 
 def given(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,6 +85,8 @@ def decontaminate(source: str, out: str | None, build: str | None, as_json: bool
     from taskmill.recipes.evaluation_sets import build_index
 
     if build:
+        if out or given(flags):
+            raise UsageError("--build only writes an index of SOURCE; leave --out and all other flags out")
         record = build_index([source], build)
         click.echo(json.dumps(record) if as_json else f"{record['items']} items → {build}")
         return 0

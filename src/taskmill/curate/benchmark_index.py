@@ -23,11 +23,22 @@ import yaml
 
 from taskmill.durable import atomic_write
 from taskmill.errors import InputError, UsageError
-from taskmill.kernels.probe import GRAM, Parts
-from taskmill.kernels.words import ngrams, words
+from taskmill.kernels import text
+from taskmill.kernels.text import GRAM, Parts
 from taskmill.registry import nearest
 
-__all__ = ["KINDS", "SUFFIX", "Index", "Item", "index_of", "join", "read_index", "shipped", "write_index"]
+__all__ = [
+    "KINDS",
+    "SUFFIX",
+    "Index",
+    "Item",
+    "digest_of",
+    "index_of",
+    "join",
+    "read_index",
+    "shipped",
+    "write_index",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -65,9 +76,8 @@ class Index(NamedTuple):
 @cache
 def tokenizer() -> str:
     """Return a fingerprint of how words are cut and hashed; indexes of another one do not match texts."""
-    found = words(pa.array([_PROBE]))
-    hashes, _ = ngrams(found, GRAM)
-    return hashlib.blake2b(found.hashes.tobytes() + hashes.tobytes(), digest_size=8).hexdigest()
+    words = text.hashes(_PROBE)
+    return hashlib.blake2b(words.tobytes() + text.grams(words, GRAM).tobytes(), digest_size=8).hexdigest()
 
 
 def index_of(name: str, items: Iterable[Item], **header: Any) -> Index:
@@ -80,8 +90,8 @@ def index_of(name: str, items: Iterable[Item], **header: Any) -> Index:
     given = list(items)
     texts, owners, kinds = [], [], []
     for number, item in enumerate(given):
-        for kind, text in item.parts:
-            texts.append(text)
+        for kind, words in item.parts:
+            texts.append(words)
             owners.append(number)
             kinds.append(KINDS.index(kind))
     grams, first, sizes = _hashes(pa.array(texts, pa.large_string()))
@@ -104,6 +114,8 @@ def index_of(name: str, items: Iterable[Item], **header: Any) -> Index:
 
 def _hashes(texts: pa.Array) -> tuple[Array, Array, Array]:
     """Return (grams, first gram of each part, words of each part); short parts have one hash of all words."""
+    from taskmill.kernels.words import ngrams, words
+
     found = words(texts)
     sizes = np.diff(found.rows).astype(np.int32)
     first = _bounds(sizes)
@@ -244,6 +256,11 @@ def read_index(path: Path) -> Index:
     return Index(
         _parts(columns, len(ids)), ids, np.zeros(len(ids), np.int32), (str(head["name"]),), (header,)
     )
+
+
+def digest_of(path: Path) -> str:
+    """Return the digest that an index file's header names; raises InputError as reading does."""
+    return str(_open(path)[0].get("digest"))
 
 
 def _open(path: Path) -> tuple[dict[str, Any], bytes]:

@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from taskmill.errors import ConfigError, InputError
+from taskmill.kernels.text import GRAM
 
 if TYPE_CHECKING:
     from taskmill.curate.benchmark_index import Index
@@ -55,7 +55,6 @@ FOUND_SCHEMA = pa.schema(
 """One line for each row and item that match, best score first; spans are characters of the row's text."""
 
 _SIZES = {"13gram": 13, "8gram50": 8}
-_GRAM = 5  # kernels.probe.GRAM, which must not be imported here: it brings a compiler
 _BATCH = 1 << 16  # rows hashed at once (chosen: 50 MB of hashes for rows of 100 words)
 _STEP = 10  # allenai/decon, config/default.yaml: sample_every_m_tokens
 _HOT = 1000  # places of a gram from which no stretch is grown (chosen: decon has the rule, states no number)
@@ -102,8 +101,8 @@ class Rule:
             raise ConfigError(f"mode: {self.mode!r} is none of {', '.join(MODES)}")
         if self.coverage not in ("either", "item", "row"):
             raise ConfigError(f"coverage: {self.coverage!r} is none of either, item, row")
-        if self.min_words < _GRAM:
-            raise ConfigError(f"min_words must be {_GRAM} or more: an index holds runs of {_GRAM} words")
+        if self.min_words < GRAM:
+            raise ConfigError(f"min_words must be {GRAM} or more: an index holds runs of {GRAM} words")
         if not 0 <= self.share < 1 or not 0 < self.threshold <= 1:
             raise ConfigError("share must be in 0 … below 1 and threshold above 0 and at most 1")
         unknown = [p for p in self.parts if p not in ("question", "answer", "passage")]
@@ -120,12 +119,16 @@ class _Weights(NamedTuple):
 
 
 class Search(NamedTuple):
-    """The index `against` made ready for a rule. `looked_for[i]`: whether item i can be found at all."""
+    """The index `against` made ready for a rule. `looked_for[i]`: whether item i can be found at all.
+
+    `need`: of each part, the least grams in a row; `step`: of those looked for, the least need or `_STEP`.
+    """
 
     against: Index
     rule: Rule
     look: Table
     need: Array
+    step: int
     weights: _Weights
     looked_for: Array
 
@@ -183,10 +186,12 @@ def prepare(index: Index, rule: Rule) -> Search:
             f"{rule.min_words} words, so nothing would be found; lower --min-words or give longer texts"
         )
     size = _SIZES.get(rule.mode)
-    need = parts.words - _GRAM + 1 if size is None else np.minimum(size, parts.words) - _GRAM + 1
+    need = parts.words - GRAM + 1 if size is None else np.minimum(size, parts.words) - GRAM + 1
     looked_for = np.zeros(len(index.ids), bool)
     looked_for[parts.items[wanted]] = True
-    return Search(index, rule, look, need, _weigh(look, index), looked_for)
+    # Of wanted parts alone: a question of one word beside a long one has a need below 1.
+    step = int(min(_STEP, need[wanted].min()))
+    return Search(index, rule, look, need, step, _weigh(look, index), looked_for)
 
 
 def _weigh(look: Table, index: Index) -> _Weights:
@@ -224,15 +229,16 @@ def _scan(texts: pa.Array, search: Search, base: int) -> Hits:
     sizes = np.diff(found.rows)
     parts = search.against.parts
     if search.rule.mode == "decon":
-        step = int(min(_STEP, search.need[(parts.kinds == 0) & search.looked_for[parts.items]].min()))
         weights = search.weights
-        seen = probe.clusters(found, parts, search.look, weights.keys, weights.totals, step, _HOT, _FLOOR)
+        seen = probe.clusters(
+            found, parts, search.look, weights.keys, weights.totals, search.step, _HOT, _FLOOR
+        )
         return _of_clusters(seen, texts, search, base, sizes)
     return _of_runs(probe.runs(found, parts, search.look, search.need), texts, search, base, sizes)
 
 
 def _of_runs(seen: Runs, texts: pa.Array, search: Search, base: int, sizes: Array) -> Hits:
-    start, end = _characters(texts, seen.row, seen.at, seen.at + seen.grams + _GRAM - 1)
+    start, end = _characters(texts, seen.row, seen.at, seen.at + seen.grams + GRAM - 1)
     part = search.against.parts.owner[seen.place].astype(np.int64)
     nothing = np.zeros(len(part))
     return Hits(seen.row + base, part, seen.place, seen.at, seen.grams, start, end, sizes[seen.row], nothing)
@@ -244,7 +250,7 @@ def _of_clusters(seen: Clusters, texts: pa.Array, search: Search, base: int, siz
     row, part, at, past = seen.row[good], seen.part[good], seen.start[good], seen.end[good]
     start, end = _characters(texts, row, at, past)
     place = search.against.parts.first[part]
-    return Hits(row + base, part, place, at, past - at - _GRAM + 1, start, end, sizes[row], score[good])
+    return Hits(row + base, part, place, at, past - at - GRAM + 1, start, end, sizes[row], score[good])
 
 
 def _judged(seen: Clusters, search: Search) -> tuple[Array, Array]:
@@ -328,10 +334,10 @@ def _scores(hits: Hits, pair: Array, pairs: int, search: Search) -> Array:
     score = np.zeros(pairs)
     size = search.against.parts.words
     if search.rule.mode != "8gram50":
-        longest = (hits.grams + _GRAM - 1) / size[hits.part]
+        longest = (hits.grams + GRAM - 1) / size[hits.part]
         np.maximum.at(score, pair, hits.score if search.rule.mode == "decon" else longest)
         return score
-    past = hits.grams + _GRAM - 1
+    past = hits.grams + GRAM - 1
     if search.rule.coverage in ("either", "row"):
         words = np.zeros(pairs)
         words[pair] = hits.words
@@ -362,7 +368,7 @@ def _merged(group: Array, start: Array, end: Array) -> tuple[Array, Array, Array
 def _uncommon(hits: Hits, search: Search) -> Array:
     """Return which runs hold a 13-gram of few rows, cover most of their part, or are a whole short part."""
     grams, size = search.against.parts.grams.astype(np.uint64), search.against.parts.words[hits.part]
-    span = _SIZES["13gram"] - _GRAM
+    span = _SIZES["13gram"] - GRAM
     counts = np.maximum(hits.grams - span, 0)
     run = np.repeat(np.arange(len(counts)), counts)
     place = hits.place[run] + np.arange(len(run)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -373,7 +379,7 @@ def _uncommon(hits: Hits, search: Search) -> Array:
     rows = np.unique(np.stack([number, hits.row[run]]), axis=1)[0] if len(run) else number
     rare = np.bincount(rows, minlength=len(number) + 1)[number] <= search.rule.frequent
     held = np.bincount(run[rare], minlength=len(counts)) > 0
-    keep: Array = held | ((hits.grams + _GRAM - 1) * 2 > size) | (counts == 0)
+    keep: Array = held | ((hits.grams + GRAM - 1) * 2 > size) | (counts == 0)
     return keep
 
 
@@ -392,12 +398,3 @@ def locate(spans: Sequence[dict[str, int]], lengths: Sequence[int]) -> list[dict
                 placed.append({"column": column, "start": start, "end": end})
             at += length + 1
     return placed
-
-
-def joined_text(columns: Sequence[pa.Array]) -> pa.Array:
-    """Return the columns of text joined by a line end, nulls as nothing."""
-    if len(columns) == 1:
-        return pc.fill_null(columns[0], "")
-    return pc.binary_join_element_wise(
-        *columns, pa.scalar("\n", pa.large_string()), null_handling="replace", null_replacement=""
-    )

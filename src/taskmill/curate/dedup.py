@@ -9,7 +9,7 @@ different as pairs. What a template makes too often is capped instead (`skeleton
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,15 +18,8 @@ import pyarrow.compute as pc
 
 from taskmill.errors import InputError, UsageError
 from taskmill.kernels.graph import firsts
-from taskmill.kernels.near import (
-    bands_for,
-    in_one_piece,
-    nearest_before,
-    same_texts,
-    sketch,
-    text_keys,
-    word_keys,
-)
+from taskmill.kernels.near import bands_for, in_one_piece, same_texts, sketch, text_keys, word_keys
+from taskmill.kernels.rivals import nearest_before
 from taskmill.kernels.words import Words, chunks, on_all_cores, words
 from taskmill.render import fill
 
@@ -35,13 +28,19 @@ __all__ = [
     "ON",
     "Capped",
     "Duplicates",
+    "check_near",
+    "common_words",
+    "compared",
     "exact_duplicates",
+    "exact_keys",
     "family_keys",
+    "instruction_words",
     "keyed",
     "near_duplicates",
     "normalised",
     "over_cap",
     "preference",
+    "preferred",
     "skeleton_keys",
 ]
 
@@ -49,6 +48,7 @@ Array = np.ndarray[Any, Any]
 
 ON = ("instruction", "context", "pair")
 KEEP = ("first-id", "longest")
+_NUMERAL = "^(0|[1-9][0-9]{0,17})$"  # what fits into 64 bits and is written in one way only
 
 
 class Duplicates(NamedTuple):
@@ -70,14 +70,18 @@ def judged(survivor: Array, similarity: Array) -> Duplicates:
 
 
 def exact_duplicates(
-    texts: pa.Array | pa.ChunkedArray, order: Array | None = None, normalise: bool = False
+    texts: pa.Array | pa.ChunkedArray | Sequence[pa.Array],
+    order: Array | None = None,
+    normalise: bool = False,
 ) -> Duplicates:
     """Find rows of equal text, byte for byte, or as `normalised` sees them; nulls are empty texts.
 
+    Of several columns (a sequence of arrays) each must be equal.
     `order` (int64 [n]): rows in order of preference, the first of a group stays; default: as they stand.
     Keys of 128 bits find the groups, and the texts of each pair are compared before a row goes.
     """
-    column = in_one_piece(normalised(texts) if normalise else texts)
+    columns = [texts] if isinstance(texts, pa.Array | pa.ChunkedArray) else texts
+    column = _column(columns, normalise)
     order = _order(order, len(column))
     keys = text_keys(column)
     survivor = firsts(keys, order)
@@ -86,6 +90,27 @@ def exact_duplicates(
     if len(different):  # two texts with one key: never seen, but no row may go for it
         _regroup(column, keys, order, different, survivor)
     return judged(survivor, (survivor != np.arange(len(column))).astype(np.float64))
+
+
+def exact_keys(columns: Sequence[pa.Array], normalise: bool = False) -> Array:
+    """Return a key of 128 bits of each row (uint64 [n, 2]), equal where each of its columns is."""
+    return text_keys(_column(columns, normalise))
+
+
+def _column(columns: Sequence[pa.Array], normalise: bool) -> pa.Array:
+    return _apart([in_one_piece(normalised(one) if normalise else one) for one in columns])
+
+
+def _apart(columns: Sequence[pa.Array]) -> pa.Array:
+    """Return columns as one text that tells them apart: before each but the last stands its length."""
+    if len(columns) == 1:
+        return columns[0]
+    colon, nothing = (pa.scalar(mark, pa.large_string()) for mark in (":", ""))
+    sizes = [pc.binary_length(one).cast(pa.large_string()) for one in columns[:-1]]
+    heads = [
+        pc.binary_join_element_wise(size, one, colon) for size, one in zip(sizes, columns[:-1], strict=True)
+    ]
+    return pc.binary_join_element_wise(*heads, columns[-1], nothing)
 
 
 def _regroup(column: pa.Array, keys: Array, order: Array, different: Array, survivor: Array) -> None:
@@ -133,13 +158,18 @@ def near_duplicates(
 
     Raises UsageError for a threshold or n-gram size out of range.
     """
+    check_near(threshold, ngram)
+    column = in_one_piece(texts)
+    found = sketch(column, ngram, bands_for(threshold), seed)
+    return judged(*nearest_before(column, found, ngram, threshold, _order(order, len(column))))
+
+
+def check_near(threshold: float, ngram: int) -> None:
+    """Raise UsageError for a threshold or n-gram size out of range."""
     if not 0 < threshold <= 1:
         raise UsageError(f"a similarity threshold lies between 0 and 1, {threshold:g} does not")
     if ngram < 1:
         raise UsageError("n-grams have one word or more")
-    column = in_one_piece(texts)
-    found = sketch(column, ngram, bands_for(threshold), seed)
-    return judged(*nearest_before(column, found, ngram, threshold, _order(order, len(column))))
 
 
 def _order(order: Array | None, rows: int) -> Array:
@@ -149,28 +179,45 @@ def _order(order: Array | None, rows: int) -> Array:
 def preference(ids: pa.Array | pa.ChunkedArray, texts: pa.Array, keep: str = "first-id") -> Array:
     """Return rows in order of preference (int64): by id, or the longest text first and then by id.
 
-    Numbers are ordered as numbers, texts as their bytes; rows of one id by a hash of their text, so that
-    the order they came in does not count. Raises InputError for a row without an id.
+    Numbers are ordered as numbers (also where all ids are numbers as text), texts as their bytes; rows of one
+    id by a hash of their text, so that the order they came in does not count. Raises InputError for a row
+    without an id.
     """
     if ids.null_count:
         row = int(np.flatnonzero(np.asarray(ids.is_null()))[0])
         raise InputError(f"row {row} has no id; give every row one, or leave the column out")
-    columns = {"id": ids, "text": text_keys(texts)[:, 0]}
-    keys = [("id", "ascending"), ("text", "ascending")]
-    if keep == "longest":
-        columns["size"] = pc.utf8_length(pc.fill_null(texts, ""))
-        keys.insert(0, ("size", "descending"))
-    elif keep != "first-id":
+    if keep not in KEEP:
         raise UsageError(f"which row stays is one of {', '.join(KEEP)}, not {keep!r}")
-    return np.asarray(pc.sort_indices(pa.table(columns), sort_keys=keys)).astype(np.int64)
+    sizes = pc.utf8_length(pc.fill_null(texts, "")) if keep == "longest" else None
+    return preferred(ids, sizes, text_keys(texts)[:, 0])
+
+
+def preferred(
+    ids: pa.Array | pa.ChunkedArray, sizes: pa.Array | None = None, ties: Array | None = None
+) -> Array:
+    """Return rows in order of `preference` (int64): largest size first, then by id, then by `ties`."""
+    if not pa.types.is_integer(ids.type) and pc.all(pc.match_substring_regex(ids, _NUMERAL)).as_py():
+        ids = ids.cast(pa.int64())
+    columns = {"size": sizes, "id": ids, "tie": ties}
+    given = {name: values for name, values in columns.items() if values is not None}
+    keys = [(name, "descending" if name == "size" else "ascending") for name in given]
+    return np.asarray(pc.sort_indices(pa.table(given), sort_keys=keys)).view(np.int64)
 
 
 def keyed(table: pa.Table, on: str) -> pa.Array:
     """Return the text by which rows of examples are compared.
 
     `instruction`: with its context filled in; `context`: the passage alone; `pair`: instruction, context
-    and response. Raises InputError where a column is missing.
+    and response, a line each. Raises InputError where a column is missing.
     """
+    parts = compared(table, on)
+    return (
+        parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, pa.scalar("\n", parts[0].type))
+    )
+
+
+def compared(table: pa.Table, on: str) -> list[pa.Array]:
+    """Return the texts by which rows of examples are compared (`keyed`), column by column."""
     if on not in ON:
         raise UsageError(f"rows are compared on one of {', '.join(ON)}, not {on!r}")
     names = {"instruction": ("instruction", "context"), "context": ("context",)}.get(
@@ -181,11 +228,7 @@ def keyed(table: pa.Table, on: str) -> pa.Array:
         there = ", ".join(table.column_names)
         raise InputError(f"there is no column {missing[0]!r} to compare {on} on; the columns are {there}")
     parts = [in_one_piece(table[name]) for name in names]
-    if on == "instruction":
-        return _filled(*parts)
-    return (
-        parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, pa.scalar("\n", parts[0].type))
-    )
+    return [_filled(*parts)] if on == "instruction" else parts
 
 
 def _filled(instructions: pa.Array, contexts: pa.Array) -> pa.Array:
@@ -266,31 +309,43 @@ a few hundred; names and topics are rarer), and at least three."""
 _ROWS = 20_000
 
 
-def skeleton_keys(instructions: pa.Array, contexts: pa.Array, responses: pa.Array) -> Array:
+def skeleton_keys(
+    instructions: pa.Array, contexts: pa.Array, responses: pa.Array, common: Array | None = None
+) -> Array:
     """Return a key of each instruction's skeleton (uint64 [n, 2]): equal where one template made them.
 
     Masked are quoted parts, numbers, and words that also stand in the row's context or response, unless the
     word is common in the instructions of all rows: `the` and `passage` stand in many contexts as well. A
-    run of masked words counts as one.
+    run of masked words counts as one. `common`: hashes of those words (`common_words`), where these are only
+    some of the rows.
     """
-    bare = pc.replace_substring_regex(in_one_piece(instructions), _QUOTED, f" {_MARK} ")
-    bare = pc.replace_substring_regex(bare, _NUMBER, f" {_MARK} ")
-    own = words(bare)
+    own = instruction_words(instructions)
     masked = _marked(own.hashes)
-    known, counts = np.unique(own.hashes, return_counts=True)
-    common = known[counts >= max(3, len(bare) / COMMON)]
+    if common is None:
+        common = common_words(*np.unique(own.hashes, return_counts=True), len(instructions))
     drawn = pc.binary_join_element_wise(
         in_one_piece(contexts), in_one_piece(responses), pa.scalar("\n", pa.large_string())
     )
-    for row in range(0, len(bare), _ROWS):
+    for row in range(0, len(instructions), _ROWS):
         theirs = words(drawn.slice(row, _ROWS))
-        span = slice(own.rows[row], own.rows[min(row + _ROWS, len(bare))])
+        span = slice(own.rows[row], own.rows[min(row + _ROWS, len(instructions))])
         rows = np.repeat(np.arange(len(theirs.rows) - 1), np.diff(own.rows[row : row + _ROWS + 1]))
         source = np.repeat(np.arange(len(theirs.rows) - 1), np.diff(theirs.rows))
         masked[span] |= np.isin(_in_row(own.hashes[span], rows), _in_row(theirs.hashes, source)) & ~np.isin(
             own.hashes[span], common
         )
     return word_keys(_collapsed(own, masked))
+
+
+def instruction_words(instructions: pa.Array) -> Words:
+    """Return the words of instructions, quoted parts and numbers masked."""
+    bare = pc.replace_substring_regex(in_one_piece(instructions), _QUOTED, f" {_MARK} ")
+    return words(pc.replace_substring_regex(bare, _NUMBER, f" {_MARK} "))
+
+
+def common_words(known: Array, counts: Array, rows: int) -> Array:
+    """Return the words (hashes) that are common in the instructions of so many rows."""
+    return known[counts >= max(3, rows / COMMON)]
 
 
 def _marked(hashes: Array) -> Array:

@@ -6,10 +6,13 @@ the least or the most that passes. Deciding again with other thresholds scores n
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 
-from taskmill.errors import UsageError
+from taskmill.errors import InputError, UsageError
 from taskmill.record import Example, Reason
 from taskmill.registry import Registry, nearest
 from taskmill.render import CHAT_TOKENS, PLACEHOLDER, has_marker, unescape
@@ -34,6 +37,7 @@ class Filter:
     least: bool
     default: float | None
     about: str
+    by_default: bool = True  # False: scored only where it is named, since it needs an extra or a model
 
 
 def _instruction(example: Example) -> str:
@@ -56,11 +60,11 @@ _SCRIPTS = (
 
 def _scripts(text: str) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for character in text[:4000]:  # chosen: what a text is written in shows early
+    for character, times in Counter(text[:4000]).items():  # chosen: what a text is written in shows early
         if character.isalpha():
             point = ord(character)
             name = next((n for n, low, high in _SCRIPTS if low <= point <= high), "other")
-            counts[name] = counts.get(name, 0) + 1
+            counts[name] = counts.get(name, 0) + times
     return counts
 
 
@@ -114,18 +118,35 @@ def _refusal(example: Example) -> float:
 
 
 def _label(example: Example) -> float | None:
-    """Return 1 if the response is one of the row's options, else 0."""
-    if not example.options:
+    """Return 1 if the response is one of the row's options, its letter, or letter and option; else 0.
+
+    Of more than 26 options the numbers from 1 on are their letters.
+    """
+    options = example.options
+    if not options:
         return None
     said = fold(example.response)
-    letters = {fold("ABCDEFGHIJ"[i]) for i in range(min(10, len(example.options)))}
-    return float(said in {fold(option) for option in example.options} | letters)
+    if not said:  # signs only: there are no words to compare
+        return float(example.response.strip() in {option.strip() for option in options})
+    letters = (
+        ascii_lowercase if len(options) <= len(ascii_lowercase) else map(str, range(1, len(options) + 1))
+    )
+    named = zip(letters, map(fold, options), strict=False)
+    return float(any(said in (letter, option, f"{letter} {option}") for letter, option in named))
 
 
 def _marker(example: Example) -> float:
     """Return 1 if a wire marker or a chat model's special token is left in the response, else 0."""
     text = unescape(example.response)
     return float(has_marker(text) or any(token in text for token in CHAT_TOKENS))
+
+
+def _contaminated(example: Example) -> float:
+    """Return the share of a shipped benchmark's item that the row holds (`curate.screen`), else 0."""
+    from taskmill.curate.screen import shipped_screen
+
+    found = shipped_screen().match(example)
+    return found.score if found else 0.0
 
 
 BUILT_IN = (
@@ -146,6 +167,8 @@ BUILT_IN = (
     Filter("label", _label, Reason.OFF_LABEL, True, 0.5, "1 if it is one of the row's options; least"),
     Filter("marker", _marker, Reason.MARKER, False, 0.5,
            "1 if a marker or special token is left in the response; most"),
+    Filter("contaminated", _contaminated, Reason.CONTAMINATED, False, 0,
+           "share of an evaluation item that the row holds; most"),
 )  # fmt: skip
 
 FILTERS: Registry[Filter] = Registry("filter")
@@ -169,8 +192,14 @@ def thresholds(given: Mapping[str, float], names: Sequence[str]) -> dict[str, fl
 
 
 def score(example: Example, filters: Sequence[Filter]) -> list[float | None]:
-    """Return the scores of a row, filter by filter."""
-    return [one.score(example) for one in filters]
+    """Return the scores of a row, filter by filter; raises InputError for a score that is not finite."""
+    found = [one.score(example) for one in filters]
+    for one, value in zip(filters, found, strict=True):
+        if value is not None and not math.isfinite(value):  # it would pass every threshold
+            raise InputError(
+                f"row {example.id}: the filter {one.name!r} gave {value}; leave it out or mend it"
+            )
+    return found
 
 
 def decide(

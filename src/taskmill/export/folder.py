@@ -82,5 +82,5 @@ def batches(
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of Parquet parts in order, a batch at a time; `columns` may name `struct.field`."""
     for path in files:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             yield from file.iter_batches(batch_size=size, columns=list(columns) if columns else None)

@@ -63,7 +63,7 @@ def read_records(source: str, split: str = "train") -> Iterator[dict[str, Any]]:
     name = source.removesuffix(".gz")
     try:
         if name.endswith(".parquet"):
-            yield from _batches(pq.ParquetFile(source).iter_batches(batch_size=_BATCH))
+            yield from _batches(pq.ParquetFile(source, pre_buffer=False).iter_batches(batch_size=_BATCH))
         elif name.endswith((".arrow", ".feather")):
             yield from _batches(pa.ipc.open_file(source).get_batch(i) for i in range(_arrow_batches(source)))
         elif name.endswith((".jsonl", ".ndjson")):

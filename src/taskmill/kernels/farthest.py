@@ -8,7 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from taskmill.kernels.distances import COVERED, TIE, dot, exact, row_parts
+from taskmill.kernels.distances import COVERED, TIE, dot, exact, rounding, row_parts
 from taskmill.kernels.words import on_all_cores
 
 __all__ = ["farthest_first", "sink"]
@@ -227,7 +227,7 @@ def farthest_first(
     other in float64.
     """
     size, width = vectors.shape
-    slack = 2 * (width / 8 + 8) * 2.0**-24 + 2 * TIE  # sums of eight lanes or more, products of unit rows
+    slack = rounding(width) + 2 * TIE
     room = min(size, len(start) + 1024)
     centres, values = np.empty((room, width), np.float32), np.empty(room)
     rows = np.empty(room, np.int64)

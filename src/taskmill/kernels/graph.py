@@ -9,7 +9,7 @@ import numpy as np
 
 from taskmill.kernels.words import on_all_cores
 
-__all__ = ["components", "firsts"]
+__all__ = ["firsts", "join"]
 
 Array = np.ndarray[Any, Any]
 
@@ -29,11 +29,12 @@ def firsts(keys: Array, order: Array) -> Array:
     return found
 
 
-def components(size: int, left: Array, right: Array) -> Array:
-    """Return the smallest node of each node's component (int64 [size]), for links left[i] - right[i]."""
-    parent = np.arange(size, dtype=np.int64)
+def join(parent: Array, left: Array, right: Array) -> None:
+    """Join left[i] and right[i] in `parent` (int64 [size], to begin with the nodes' own numbers).
+
+    Afterwards it names the smallest node of each node's component.
+    """
     _join(parent, left.astype(np.int64), right.astype(np.int64))
-    return parent
 
 
 @numba.njit(nogil=True, cache=True)

@@ -14,14 +14,12 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
+from taskmill.kernels.text import GRAM, Parts
 from taskmill.kernels.words import _BASE, Words, chunks, mix, on_all_cores
 
-__all__ = ["GRAM", "Clusters", "Parts", "Runs", "Table", "clusters", "runs", "table"]
+__all__ = ["Clusters", "Runs", "Table", "clusters", "runs", "table"]
 
 Array = np.ndarray[Any, Any]
-
-GRAM = 5
-"""Words of one indexed n-gram: that of decon (allenai/decon, config/default.yaml: ngram_size)."""
 
 _SPARSE = 5  # a bitmap of 2**5 bits for each key: 3 % of the misses look like hits; 4 MB for 1M keys
 _BITS = (16, 28)  # least and most address bits of the bitmap: 8 kB to 32 MB
@@ -36,22 +34,6 @@ _ANSWER_NEAR = 20
 
 _PASSAGE_NEAR = 100
 """The same for passages (chosen: decon's documents name such a distance but not its value)."""
-
-
-class Parts(NamedTuple):
-    """The texts of an index. `grams[first[p]:first[p + 1]]` (uint32) are those of part p.
-
-    A part of fewer than five words has one hash, of all of them. `items`, `kinds`, `words`: of each part;
-    `owner`: the part of each gram; `own[i]:own[i + 1]` are the parts of item i.
-    """
-
-    grams: Array
-    first: Array
-    items: Array
-    kinds: Array
-    words: Array
-    owner: Array
-    own: Array
 
 
 class Table(NamedTuple):

@@ -1,17 +1,14 @@
 """The words of many texts as 64-bit hashes, with their places: what n-gram methods are built on.
 
-A word is a run of letters, digits and their marks, lower-cased; a character of a script written without
-spaces (Han, kana, Thai, Lao, Khmer, Myanmar) is a word of its own; everything else separates. The texts are
-read straight from Arrow's buffers, row by row, on all cores; results do not depend on how many.
+`kernels.text` says what a word is. The texts are read straight from Arrow's buffers, row by row, on
+all cores; results do not depend on how many.
 """
 
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -19,6 +16,8 @@ import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from taskmill.kernels.text import BASE, MIX_1, MIX_2, OFFSET, PRIME, characters
 
 __all__ = ["Words", "chunks", "ngrams", "on_all_cores", "words"]
 
@@ -43,7 +42,7 @@ def words(texts: pa.Array | pa.ChunkedArray, places: bool = False) -> Words:
     Two different words have equal hashes with a chance of 2**-64 for a pair.
     """
     data, offsets = buffers(texts)
-    kinds, lower = _characters()
+    kinds, lower = characters()
     rows = np.zeros(len(offsets), np.int64)
     parts = chunks(np.diff(offsets))
     on_all_cores(lambda a, b: _count(data, offsets, kinds, a, b, rows), parts)
@@ -116,41 +115,10 @@ def on_all_cores(work: Callable[[int, int], object], parts: list[tuple[int, int]
         list(pool.map(lambda part: work(*part), parts))
 
 
-_WITHOUT_SPACES = (
-    *((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3005, 0x3007), (0x3040, 0x30FF)),
-    *((0x31F0, 0x31FF), (0x3400, 0x9FFF), (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F), (0xF900, 0xFAFF)),
-    *((0xFF66, 0xFF9F), (0x1B000, 0x1B16F)),
-)
-"""Blocks of Thai, Lao, Myanmar, Khmer, kana and Han (Unicode's Blocks.txt); Han goes on from 0x20000."""
-
-
-@cache
-def _characters() -> tuple[Array, Array]:
-    """Return (kind, lower case) of the first 0x20000 code points (uint8, uint32).
-
-    Kinds: 0 separates, 1 is of a word, 2 is a word, 3 is a mark: of the word it follows, else nothing.
-    """
-    kinds, lower = np.zeros(0x20000, np.uint8), np.arange(0x20000, dtype=np.uint32)
-    for point in range(0x20000):
-        group = unicodedata.category(chr(point))[0]
-        if group in "LN":
-            kinds[point] = 1
-            lower[point] = ord(chr(point).lower()[0])  # one character has two: its second is a mark
-        elif group == "M":
-            kinds[point] = 3
-    for first, last in _WITHOUT_SPACES:
-        block = kinds[first : last + 1]
-        block[block > 0] = 2
-    return kinds, lower
-
-
 # The kernels. Integers are kept unsigned: numba turns a mixture of int64 and uint64 into a float.
 
-_OFFSET = np.uint64(0xCBF29CE484222325)  # FNV-1a's
-_PRIME = np.uint64(0x100000001B3)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)  # splitmix64's
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd: the golden ratio
+_OFFSET, _PRIME, _BASE = np.uint64(OFFSET), np.uint64(PRIME), np.uint64(BASE)
+_MIX_1, _MIX_2 = np.uint64(MIX_1), np.uint64(MIX_2)
 
 
 @numba.njit(nogil=True, cache=True, inline="always")

@@ -3,37 +3,40 @@
     OUT/  kept.parquet  dropped.parquet  report.json
 
 Both tables have the columns of the input and its order of rows; dropped rows have `reason`, `detail` and
-`duplicate_of` besides. `report.json` is written last: without it the folder is unfinished.
+`duplicate_of` (a row that is kept) besides. `report.json` is written last: without it the folder is
+unfinished. Rows are read in pieces, and only ids, hashes and verdicts are held (`recipes.duplicates`); hashes
+of near duplicates stand in files of a scratch folder beside OUT, which a command removes at its end, and at
+its beginning if a killed one left it.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import taskmill
+from taskmill import frame
 from taskmill.config import to_mapping
-from taskmill.durable import atomic_write, cache_folder
-from taskmill.errors import InputError, UsageError
-from taskmill.recipes.session import OnProgress, Progress
-from taskmill.recipes.tables import read_table
-from taskmill.record import Reason
-from taskmill.registry import nearest
-from taskmill.store import write_parquet
+from taskmill.errors import UsageError
+from taskmill.recipes.layouts import as_parts, has_layout, part_columns
+from taskmill.recipes.pieces import RUNNER, Piecewise, Rows, opened
+from taskmill.recipes.pool import matrix
+from taskmill.recipes.session import OnProgress, Progress, ignore
+from taskmill.recipes.tables import begin_results, check_out, column, end_results, over_half, with_evidence
+from taskmill.record import EXAMPLE_SCHEMA, Reason
 
 if TYPE_CHECKING:  # these load numba, which the flags of the command line do not need
-    import numpy as np
+    from taskmill.curate.dedup import Capped, Duplicates
+    from taskmill.recipes.duplicates import Marks
 
-    from taskmill.curate.dedup import Duplicates
-
-    Array = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 
 __all__ = ["MODES", "DedupConfig", "dedup"]
 
@@ -49,8 +52,13 @@ OVER_SKELETON, OVER_SOURCE = str(Reason.OVER_SKELETON_CAP), str(Reason.OVER_SOUR
 THRESHOLDS: Mapping[str, float] = {"near": 0.8, "semantic": 0.9}
 """Chosen: near as Lee et al. (arXiv 2107.06499) have it, semantic as semhash's default."""
 
-_ADDED = ("reason", "detail", "duplicate_of")
-_EXAMPLE = frozenset(("instruction", "context", "response"))
+_OWN: Mapping[str, frozenset[str]] = {
+    "exact": frozenset(("normalise",)),
+    "near": frozenset(("threshold", "ngram")),
+    "semantic": frozenset(("threshold", "embeddings", "embedder")),
+}
+"""Settings that only some modes have."""
+
 _LARGEST = 10  # groups that the report shows
 _SHOWN = 5  # dropped rows of each
 
@@ -72,12 +80,13 @@ class DedupConfig:
     on: str = field(
         default="",
         metadata={
-            "help": "what is compared of examples; default: pair (instruction, context and response)",
+            "help": "what is compared of instruction data; default: pair (instruction, context, response)",
             "choices": ("instruction", "context", "pair"),
         },
     )
     text: str = field(
-        default="text", metadata={"help": "column that is compared of rows that are no examples"}
+        default="",
+        metadata={"help": "column that is compared; default: `text`, where rows are no instruction data"},
     )
     threshold: float | None = field(
         default=None, metadata={"help": "least similarity of duplicates (0.8 for near, 0.9 for semantic)"}
@@ -98,7 +107,7 @@ class DedupConfig:
     )
     source_cap: int = field(default=0, metadata={"help": "most rows of one source that stay; 0: all"})
     source_column: str = field(
-        default="source", metadata={"help": "column that names the source of rows that are no examples"}
+        default="source", metadata={"help": "column that names each row's source (for --source-cap)"}
     )
     embeddings: str = field(
         default="", metadata={"help": "column of vectors (semantic); default: made by the embedder"}
@@ -107,55 +116,106 @@ class DedupConfig:
     seed: int = field(
         default=0, metadata={"help": "the hashes of near and the cells of semantic depend on it"}
     )
+    runner: str = field(default="native", metadata={"help": RUNNER})
 
 
-@dataclass(slots=True)
 class Verdicts:
-    """For each row: the reason why it is dropped (None: it is kept), the evidence, the survivor's id."""
+    """For each row: the `reason` why it is dropped (a number, 0: it is kept) and the row it repeats or -1."""
 
-    reasons: list[str | None]
-    details: list[str | None]
-    survivors: list[str | None]
+    def __init__(self, rows: Rows, config: DedupConfig, found: Duplicates) -> None:
+        self.rows, self.said = rows, _said(config)
+        self.names = ["", REASONS[config.mode]]
+        self.reason = (~found.keep).astype(np.uint8)
+        self.survivor, self.similarity = found.duplicate_of, found.similarity
+        self._caps: dict[int, tuple[Capped, str, int]] = {}
+        self._now = found.duplicate_of
 
-    def drop(self, row: int, reason: str, detail: str, survivor: str | None = None) -> None:
-        """Write down why a row goes."""
-        self.reasons[row], self.details[row], self.survivors[row] = reason, detail, survivor
+    def cap(self, keys: Array, most: int, reason: str, order: Array) -> None:
+        """Drop what is over a cap, counting the rows that are still there; a key of zero is not capped."""
+        from taskmill.curate.dedup import over_cap
+
+        kept = (self.reason == 0) & keys.any(axis=1)
+        capped = over_cap(keys, most, order[kept[order]])
+        self.names.append(reason)
+        self.reason[capped.over] = len(self.names) - 1
+        what = "skeleton" if reason == OVER_SKELETON else "source"
+        self._caps[len(self.names) - 1] = capped, what, most
+
+    def settle(self) -> None:
+        """Where a cap took a row that others repeat, let them repeat one of its kind that the cap keeps."""
+        now = self.survivor.copy() if self._caps else self.survivor
+        lost = np.flatnonzero(now >= 0)
+        for code, (capped, _, _) in self._caps.items():  # a later cap may take what an earlier one kept
+            over = lost[self.reason[now[lost]] == code]
+            now[over] = capped.first[now[over]]
+        self._now = now
+
+    def counts(self) -> Counter[str]:
+        """Return the number of dropped rows by reason."""
+        counts = np.bincount(self.reason, minlength=len(self.names)).tolist()
+        return Counter({name: n for name, n in zip(self.names, counts, strict=True) if name and n})
+
+    def evidence(self, numbers: Array) -> dict[str, pa.Array]:
+        """Return the columns of evidence of some dropped rows."""
+        codes, details = self.reason[numbers].tolist(), []
+        survivor, now = self.survivor[numbers], self._now[numbers]
+        first = survivor.copy()  # the row that the detail may name
+        for code, (capped, _, _) in self._caps.items():
+            over = self.reason[numbers] == code
+            first[over] = capped.first[numbers[over]]
+        named = self.rows.names(first)
+        for row, code, old, new, name in zip(
+            numbers.tolist(), codes, survivor.tolist(), now.tolist(), named, strict=True
+        ):
+            if code in self._caps:
+                capped, what, most = self._caps[code]
+                details.append(f"{capped.size[row]} rows have the {what} of {name}; the cap is {most}")
+            else:
+                moved = f", to {name}, which is over a cap" if new != old else ""
+                details.append(self.said.format(self.similarity[row]) + moved)
+        repeated = pc.if_else(
+            pa.array(now >= 0), pa.array(self.rows.names(np.maximum(now, 0)), pa.string()), None
+        )
+        return {
+            "reason": pa.array([self.names[code] for code in codes], pa.string()),
+            "detail": pa.array(details, pa.string()),
+            "duplicate_of": repeated.cast(pa.string()),
+        }
 
 
 def dedup(config: DedupConfig, out: str | Path, on_progress: OnProgress | None = None) -> dict[str, Any]:
     """Write OUT/kept.parquet, OUT/dropped.parquet and OUT/report.json, and return the report.
 
-    Raises UsageError for settings that contradict each other, InputError for a source that cannot be read
-    or lacks a column.
+    Raises UsageError for settings that contradict each other, a column that is not there, or a folder that is
+    not this command's to write; InputError for a source that cannot be read.
     """
-    from taskmill.curate.dedup import preference
+    from taskmill.curate.dedup import preferred
+    from taskmill.recipes.duplicates import marked
 
     _check(config)
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; choose another --out")
-    table, ranks = _with_ids(read_table(config.sources))
-    ids: list[str] = table["id"].cast(pa.string()).to_pylist()
-    on = config.on or ("pair" if set(table.column_names) >= _EXAMPLE else "")
-    text = _text(table, on, config.text)
-    order = preference(ranks, text, config.keep)
-    _tell(on_progress, config.mode, len(table))
-    found = _duplicates(config, table, text, order)
-    verdicts = _verdicts(config, found, ids)
-    if config.skeleton_cap:
-        _cap(verdicts, ids, order, _skeletons(table), config.skeleton_cap, OVER_SKELETON)
-    if config.source_cap:
-        _cap(verdicts, ids, order, _sources(table, config.source_column), config.source_cap, OVER_SOURCE)
-    report = _report(config, on, verdicts, _groups(found, ids, config.mode))
-    _write(folder, table, verdicts, report)
-    _tell(on_progress, config.mode, len(table), report["funnel"]["kept"])
-    return report
+    folder, tell = check_out(out, config.sources, "dedup"), on_progress or ignore
+    frame.use_runner(config.runner)
+    with opened(config.sources, folder.with_name(f".{folder.name}.parts")) as rows:
+        columns, asked = _asked(config, rows)
+        total = len(rows)
+        tell(Progress("dedup", 0, total, note=config.mode))
 
+        def told(done: int) -> None:
+            tell(Progress("dedup", done, total, note="hashing"))
 
-def _tell(on_progress: OnProgress | None, mode: str, rows: int, kept: int | None = None) -> None:
-    if on_progress is not None:
-        done = 0 if kept is None else rows
-        on_progress(Progress("dedup", done, rows, kept or 0, done - (kept or 0), note=mode))
+        marks = marked(rows, columns, asked, config.runner, told)
+        order = preferred(rows.ids, pa.array(marks.lengths) if asked["longest"] else None)
+        verdicts = Verdicts(rows, config, _duplicates(config, rows, columns, asked, marks, order))
+        if config.skeleton_cap:
+            verdicts.cap(marks.skeletons, config.skeleton_cap, OVER_SKELETON, order)
+        if config.source_cap:
+            verdicts.cap(marks.sources, config.source_cap, OVER_SOURCE, order)
+        verdicts.settle()
+        report = _report(config, asked["on"], verdicts)
+        _write(folder, rows, verdicts)
+    kept = report["funnel"]["kept"]
+    tell(Progress("dedup", total, total, kept, total - kept, note=config.mode))
+    return end_results(folder, "dedup", report)
 
 
 def _check(config: DedupConfig) -> None:
@@ -163,168 +223,154 @@ def _check(config: DedupConfig) -> None:
         raise UsageError("nothing to deduplicate; name a Parquet or JSONL file, or a run folder")
     if config.mode not in MODES:
         raise UsageError(f"--mode is one of {', '.join(MODES)}, not {config.mode!r}")
-    if config.mode == "exact" and config.threshold is not None:
-        raise UsageError("--mode exact has no threshold; leave --threshold out, or choose --mode near")
-    if config.mode != "exact" and config.normalise:
-        raise UsageError(f"--normalise belongs to --mode exact; {config.mode} ignores case and space anyway")
-    if config.mode != "semantic" and config.embeddings:
-        raise UsageError("--embeddings belongs to --mode semantic")
+    defaults = DedupConfig()
+    for name in sorted(set().union(*_OWN.values())):
+        if name not in _OWN[config.mode] and getattr(config, name) != getattr(defaults, name):
+            modes = " or ".join(mode for mode, names in _OWN.items() if name in names)
+            raise UsageError(f"--mode {config.mode} has no --{name}: it belongs to --mode {modes}")
+    for one, other in (("on", "text"), ("embeddings", "embedder"), ("embeddings", "on")):
+        if getattr(config, one) and getattr(config, other) != getattr(defaults, other):
+            raise UsageError(f"--{one} and --{other} both say what is compared; give one of them")
+    if config.runner != "native" and config.mode == "semantic":
+        raise UsageError(f"--runner {config.runner} hashes texts; --mode semantic has none and runs here")
+    if config.source_column != defaults.source_column and not config.source_cap:
+        raise UsageError("--source-column says what --source-cap counts; give that too")
 
 
-# reading
+# what is asked of the rows
 
 
-def _with_ids(table: pa.Table) -> tuple[pa.Table, pa.Array]:
-    """Return (the rows with ids, what orders them): row numbers as text where the rows have none."""
-    taken = [name for name in _ADDED if name in table.column_names]
-    if taken:
-        raise InputError(f"the input has a column {taken[0]!r}, which the dropped rows get; rename it")
-    if "id" not in table.column_names:
-        numbers = pa.array(range(len(table)), pa.int64())
-        return table.add_column(0, "id", numbers.cast(pa.string())), numbers
-    kind = table["id"].type
-    if not (pa.types.is_integer(kind) or _is_text(kind)):
-        raise InputError(f"ids are texts or whole numbers, not {kind}; rename the column `id`")
-    return table, table["id"]
+def _asked(config: DedupConfig, rows: Rows) -> tuple[list[str], dict[str, Any]]:
+    """Return (columns that are read, what is asked of them); raises UsageError for what is not there."""
+    from taskmill.curate.dedup import check_near
+    from taskmill.kernels.near import bands_for
+    from taskmill.recipes.duplicates import mark
+
+    names = rows.schema.names
+    layout = has_layout(names)
+    on = config.on or ("pair" if layout and not config.text else "")
+    text = "" if on else config.text or "text"
+    if config.embeddings and text not in names and not config.text:
+        text = ""
+    if config.skeleton_cap and not layout:
+        raise UsageError(
+            "--skeleton-cap needs instruction data (instruction, context, response, or another "
+            "layout with a prompt)"
+        )
+    asked: dict[str, Any] = {
+        "mode": config.mode, "on": on, "text": text, "where": rows.where, "own": False, "common": "",
+        "normalise": config.normalise, "ngram": config.ngram, "seed": config.seed,
+        "longest": config.keep == "longest", "skeletons": bool(config.skeleton_cap),
+        "source": config.source_column if config.source_cap else "",
+    }  # fmt: skip
+    if config.mode == "near":
+        asked["threshold"] = _threshold(config)
+        check_near(asked["threshold"], config.ngram)
+        asked["bands"] = list(bands_for(asked["threshold"]))
+    empty = rows.schema.empty_table()
+    if config.embeddings:  # refuses what is no list of numbers
+        matrix(column(empty, config.embeddings, rows.where, "--embeddings").chunks, 0)
+    parts = on or config.skeleton_cap
+    read = part_columns(names) if parts and layout else []
+    if parts and not layout:
+        as_parts(empty)  # says which layouts there are
+    mark(empty, asked)  # refuses columns that are not there
+    wanted = [name for name in names if name in (*read, text, asked["source"])]
+    asked["own"] = bool(parts) and _are_own(rows)
+    return wanted, asked
 
 
-def _text(table: pa.Table, on: str, name: str) -> pa.Array:
-    from taskmill.curate.dedup import keyed
-    from taskmill.kernels.near import in_one_piece
-
-    return keyed(table, on) if on else in_one_piece(_column(table, name, "--text"))
-
-
-def _column(table: pa.Table, name: str, flag: str) -> pa.ChunkedArray:
-    there = table.column_names
-    if name not in there:
-        known = ", ".join(there)
-        raise InputError(f"there is no column {name!r}.{nearest(name, there)} Name one with {flag}: {known}")
-    if not _is_text(table[name].type):
-        raise InputError(f"column {name!r} holds {table[name].type}, not text; name another with {flag}")
-    return table[name]
+def _are_own(rows: Rows) -> bool:
+    """Say what `are_own` says of the whole table."""
+    if not set(EXAMPLE_SCHEMA.names) <= set(rows.schema.names):
+        return False
+    return not any(table["instruction"].null_count for _, table in rows.pieces(["instruction"]))
 
 
 # judging
 
 
-def _duplicates(config: DedupConfig, table: pa.Table, text: pa.Array, order: Array) -> Duplicates:
-    from taskmill.curate.dedup import exact_duplicates, near_duplicates
+def _duplicates(
+    config: DedupConfig, rows: Rows, columns: list[str], asked: Mapping[str, Any], marks: Marks, order: Array
+) -> Duplicates:
+    from taskmill.recipes.duplicates import exact, near, vectors
 
     if config.mode == "exact":
-        return exact_duplicates(text, order, config.normalise)
-    threshold = _threshold(config)
+        return exact(marks, order)
     if config.mode == "near":
-        return near_duplicates(text, threshold, ngram=config.ngram, order=order, seed=config.seed)
+        return near(rows, columns, asked, config.runner, marks, order)
     from taskmill.curate.semantic import semantic_duplicates
-    from taskmill.recipes.pool import matrix
 
-    if config.embeddings:
-        if config.embeddings not in table.column_names:
-            near = nearest(config.embeddings, table.column_names)
-            raise InputError(f"there is no column {config.embeddings!r}.{near}")
-        vectors = matrix(table[config.embeddings].chunks, len(table))
-    else:
-        from taskmill.select.embed import embed
-
-        vectors = embed(text, config.embedder, cache_folder())
-    return semantic_duplicates(vectors, threshold, order=order, seed=config.seed)
+    found = vectors(rows, columns, asked, config.embeddings, config.embedder)
+    return semantic_duplicates(found, _threshold(config), order=order, seed=config.seed)
 
 
 def _threshold(config: DedupConfig) -> float:
     return THRESHOLDS[config.mode] if config.threshold is None else config.threshold
 
 
-def _verdicts(config: DedupConfig, found: Duplicates, ids: list[str]) -> Verdicts:
-    said = {
+def _said(config: DedupConfig) -> str:
+    """Return what the evidence of a duplicate says, with room for the similarity."""
+    return {
         "exact": "the same text" + (" but for case and white space" if config.normalise else ""),
         "near": f"Jaccard similarity {{:.4f}} of {config.ngram}-word n-grams",
         "semantic": "cosine {:.4f} of embeddings",
     }[config.mode]
-    verdicts = Verdicts([None] * len(ids), [None] * len(ids), [None] * len(ids))
-    rows = (~found.keep).nonzero()[0]
-    similarity, survivors = found.similarity[rows].tolist(), found.duplicate_of[rows].tolist()
-    for row, score, survivor in zip(rows.tolist(), similarity, survivors, strict=True):
-        verdicts.drop(row, REASONS[config.mode], said.format(score), ids[survivor])
-    return verdicts
-
-
-def _cap(verdicts: Verdicts, ids: list[str], order: Array, keys: Array, cap: int, reason: str) -> None:
-    """Drop what is over a cap, counting the rows that are still there; a key of zero is not capped."""
-    import numpy as np
-
-    from taskmill.curate.dedup import over_cap
-
-    kept = np.array([r is None for r in verdicts.reasons], np.bool_) & keys.any(axis=1)
-    capped = over_cap(keys, cap, order[kept[order]])
-    what = "skeleton" if reason == OVER_SKELETON else "source"
-    for row in np.flatnonzero(capped.over).tolist():
-        like = f"{capped.size[row]} rows have the {what} of {ids[capped.first[row]]}"
-        verdicts.drop(row, reason, f"{like}; {cap} of them are kept")
-
-
-def _skeletons(table: pa.Table) -> Array:
-    from taskmill.curate.dedup import skeleton_keys
-
-    if not set(table.column_names) >= _EXAMPLE:
-        raise UsageError("--skeleton-cap needs the columns instruction, context and response")
-    return skeleton_keys(table["instruction"], table["context"], table["response"])
-
-
-def _sources(table: pa.Table, name: str) -> Array:
-    from taskmill.curate.dedup import family_keys
-
-    if name in table.column_names and pa.types.is_struct(table[name].type):
-        return family_keys(table[name])
-    return family_keys(_column(table, name, "--source-column"))
 
 
 # results
 
 
-def _write(folder: Path, table: pa.Table, verdicts: Verdicts, report: Mapping[str, Any]) -> None:
-    keep = pa.array([reason is None for reason in verdicts.reasons], pa.bool_())
-    judged = table
-    for name, values in zip(_ADDED, (verdicts.reasons, verdicts.details, verdicts.survivors), strict=True):
-        judged = judged.append_column(name, pa.array(values, pa.string()))
-    (folder / "report.json").unlink(missing_ok=True)
-    write_parquet(folder / "kept.parquet", table.filter(keep))
-    write_parquet(folder / "dropped.parquet", judged.filter(pc.invert(keep)))
-    atomic_write(folder / "report.json", json.dumps(report, indent=1, ensure_ascii=False).encode())
+def _write(folder: Path, rows: Rows, verdicts: Verdicts) -> None:
+    empty = rows.schema.empty_table()
+    schema = with_evidence(empty, verdicts.evidence(np.zeros(0, np.int64))).schema
+    begin_results(folder)
+    with ExitStack() as stack:
+        kept = stack.enter_context(Piecewise(folder / "kept.parquet", rows.schema))
+        dropped = stack.enter_context(Piecewise(folder / "dropped.parquet", schema))
+        for first, table in rows.pieces():
+            gone = verdicts.reason[first : first + len(table)] > 0
+            lost = np.flatnonzero(gone)
+            kept.add(table.filter(pa.array(~gone)))
+            if len(lost):
+                evidence = verdicts.evidence(first + lost)
+                dropped.add(with_evidence(table.take(pa.array(lost)), evidence))
 
 
-def _groups(found: Duplicates, ids: list[str], mode: str) -> dict[str, Any]:
+def _groups(verdicts: Verdicts) -> dict[str, Any]:
     """Return how many groups of duplicates there are, the largest, and how alike their rows are."""
-    import numpy as np
-
-    lost = np.flatnonzero(~found.keep)
-    heads, sizes = np.unique(found.duplicate_of[lost], return_counts=True)
-    largest = sorted(zip(heads.tolist(), sizes.tolist(), strict=True), key=lambda g: (-g[1], ids[g[0]]))
-    shown = [(head, size, lost[found.duplicate_of[lost] == head]) for head, size in largest[:_LARGEST]]
+    ids = verdicts.rows.ids
+    lost = np.flatnonzero(verdicts.survivor >= 0)
+    survivor = verdicts.survivor[lost]
+    heads, sizes = np.unique(survivor, return_counts=True)
+    least = np.partition(sizes, -_LARGEST)[-_LARGEST] if len(sizes) > _LARGEST else 0
+    large = np.flatnonzero(sizes >= least)
+    shown = pa.table({"size": sizes[large], "id": ids.take(pa.array(heads[large])).cast(pa.large_string())})
+    first = np.asarray(pc.sort_indices(shown, sort_keys=[("size", "descending"), ("id", "ascending")]))
     groups: dict[str, Any] = {
         "groups": {"count": len(heads), "rows": len(heads) + len(lost)},
         "largest": [
-            {"kept": ids[head], "rows": 1 + size, "dropped": sorted(ids[row] for row in rows)[:_SHOWN]}
-            for head, size, rows in shown
+            {
+                "kept": shown["id"][at].as_py(),
+                "rows": 1 + shown["size"][at].as_py(),
+                "dropped": sorted(verdicts.rows.names(lost[survivor == heads[large[at]]]))[:_SHOWN],
+            }
+            for at in first[:_LARGEST].tolist()
         ],
     }
-    if len(lost) and mode != "exact":
-        least, median = float(found.similarity[lost].min()), float(np.median(found.similarity[lost]))
-        groups["similarity"] = {"least": round(least, 4), "median": round(median, 4)}
+    if len(lost) and verdicts.names[1] != REASONS["exact"]:
+        similarity = verdicts.similarity[lost]
+        low, median = float(similarity.min()), float(np.median(similarity))
+        groups["similarity"] = {"least": round(low, 4), "median": round(median, 4)}
     return groups
 
 
-def _report(config: DedupConfig, on: str, verdicts: Verdicts, groups: Mapping[str, Any]) -> dict[str, Any]:
-    reasons = Counter(reason for reason in verdicts.reasons if reason)
-    rows = len(verdicts.reasons)
-    settings = to_mapping(config) | {"on": on or config.text}
+def _report(config: DedupConfig, on: str, verdicts: Verdicts) -> dict[str, Any]:
+    reasons = verdicts.counts()
+    rows = len(verdicts.rows)
+    settings = to_mapping(config) | {"on": config.embeddings or on or config.text or "text"}
     if config.mode != "exact":
         settings["threshold"] = _threshold(config)
     funnel = {"in": rows, "kept": rows - reasons.total(), "dropped": dict(sorted(reasons.items()))}
-    return {"taskmill": taskmill.__version__, "funnel": funnel, "settings": settings, **groups}
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+    warnings = over_half(reasons, rows, "look at dropped.parquet, or compare another part by --on or --text")
+    return {"settings": settings, "funnel": funnel, "warnings": warnings, **_groups(verdicts)}

@@ -18,6 +18,7 @@ from taskmill.budget import Price, load_price
 from taskmill.caller import Caller
 from taskmill.calls import Completion, Request
 from taskmill.curate.checks import check
+from taskmill.curate.verify import applies
 from taskmill.recipes import stages
 from taskmill.recipes.session import OnProgress, Session
 from taskmill.recipes.synth import SynthConfig, effort, how, model, validate
@@ -45,8 +46,9 @@ def estimate(
 
     `calls` are those that were not yet in the ledger. Each figure is {"expected", "low", "high"}, a 95 %
     interval: of the mean over the sample (normal), and with a target also of the accepted share per
-    task type (Wilson). `cost` is None without a price table. Nothing but the ledger is changed in
-    the folder `out`.
+    task type (Wilson). `cost` is None without a price table. `verify`, with checks by a model, has the calls
+    that these make about accepted examples; they are in no other figure. Nothing but the ledger is changed
+    in the folder `out`.
     """
     validate(config)
     with Run(Path(out)) as run, Run(run.path / ".estimate") as scratch:
@@ -63,10 +65,13 @@ def estimate(
                 answers = list(_answered(caller, plan.sample))
                 seconds = time.monotonic() - started
                 calls = plan.calls(answers)
+                verified = plan.verified(answers)
         finally:
             shutil.rmtree(scratch.path, ignore_errors=True)
     price = load_price(config.budget.prices, config.model.ref)
     found = {"sample": len(answers), "made": caller.made, "failed": caller.failed, "calls": calls}
+    if config.verify.checks:
+        found["verify"] = {"calls": verified}
     return found | totals(calls, [c for _, c in answers], seconds if caller.made else 0.0, price)
 
 
@@ -110,6 +115,23 @@ class _Survey:
             limit = self.posed[task] * scale * effort(self.config).attempts
             for name, wanted in self._wanted(replies, limit).items():
                 figures[name] += wanted * each
+        return {name: round(value) for name, value in figures.items()}
+
+    def verified(self, answers: Sequence[tuple[Request, Completion]]) -> dict[str, float]:
+        """Return the calls of the verifying model; with a target, those about as many as are wanted."""
+        figures = {"expected": 0.0, "low": 0.0, "high": 0.0}
+        scale = len(self.passages) / self.looked
+        for task in self.how.tasks:
+            checks = sum(
+                applies(c, Example("", task, "a passage", "", "")) for c in self.config.verify.checks
+            )
+            own = [(r, c) for r, c in answers if r.payload.task == task]
+            good = sum(_accepted(self.caller.backend.model, r, c) for r, c in own)
+            low, high = _wilson(good, len(own))
+            shares = {"expected": good / len(own) if own else (low + high) / 2, "low": low, "high": high}
+            for name, share in shares.items():
+                examples = self.config.target or self.posed[task] * scale * share
+                figures[name] += checks * examples
         return {name: round(value) for name, value in figures.items()}
 
     def _wanted(self, own: Sequence[tuple[Request, Completion]], limit: float) -> dict[str, float]:

@@ -9,16 +9,38 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from taskmill.config import load_yaml
+from taskmill.curate.benchmark_index import (
+    SUFFIX,
+    Index,
+    Item,
+    digest_of,
+    find_shipped,
+    index_of,
+    join,
+    read_index,
+    shipped,
+    shipped_folder,
+    write_index,
+)
+from taskmill.curate.screen import Match, Screen, shipped_screen
 from taskmill.errors import InputError, UsageError
-from taskmill.ingest.records import find_tables, read_records
+from taskmill.ingest import fingerprint
+from taskmill.ingest.records import read_records
+from taskmill.recipes.nested_text import LABELS
+from taskmill.recipes.tables import table_files
+from taskmill.record import Example
 
-if TYPE_CHECKING:
-    from taskmill.curate.benchmark_index import Index, Item
+__all__ = ["AGAINST", "SHIPPED", "HeldOut", "against", "build_index", "build_shipped"]
 
-__all__ = ["LABELS", "against", "build_index", "build_shipped"]
+SHIPPED = "shipped"
+NONE = "none"
+AGAINST = "evaluation files, folders or indexes; shipped: all that come with the package, none: no check"
+"""Help of the flag `--against`, the same for all commands that have it."""
 
 _QUESTIONS = ("question", "instruction", "prompt", "query", "problem", "turns", "input", "inputs", "text")
 _ANSWERS = (
@@ -34,47 +56,78 @@ _ANSWERS = (
 )
 _PASSAGES = ("passage", "context", "premise", "article", "document", "paragraph")
 _CHOICES = ("choices", "options")
-LABELS = frozenset(
-    (
-        *("id", "qid", "task", "task_name", "meta", "language", "lang", "licence", "license", "url", "uri"),
-        *("dataset", "config", "split", "source", "origin", "template", "model", "call", "seed"),
-        *("category", "subject"),
-    )
-)
-"""Columns that describe a row rather than being its text."""
+
+
+def _named(names: Sequence[str]) -> dict[str, Path]:
+    """Return the path of each evaluation set; raises InputError for a name that is none."""
+    if NONE in names and len(set(names)) > 1:
+        raise UsageError(f"--against {','.join(names)}: `none` stands alone; leave it or the others out")
+    found: dict[str, Path] = {}
+    for name in names:
+        if name == SHIPPED:
+            found |= shipped()
+        elif name != NONE:
+            found[name] = Path(name) if Path(name).exists() else find_shipped(name)
+    return found
 
 
 def against(names: Sequence[str]) -> Index:
-    """Return evaluation files, index files and shipped indexes (all of these without names) as one index.
+    """Return evaluation files, index files and shipped indexes (all of these for `shipped`) as one index.
 
-    Raises InputError for a name that is none of them or a file without text.
+    Raises InputError for a name that is none of them or a file without text, UsageError if there is nothing.
     """
-    from taskmill.curate.benchmark_index import SUFFIX, find_shipped, join, read_index, shipped
-
-    found: list[Index] = []
-    for name in names or list(shipped()):
-        path = Path(name)
-        if path.suffix == SUFFIX and path.exists():
-            found.append(read_index(path))
-        elif path.exists():
-            found.append(_index_of_files([name], path.name.partition(".")[0]))
-        else:
-            found.append(read_index(find_shipped(name)))
-    return join(found)
+    return join([_read(name, path) for name, path in _named(names).items()])
 
 
-def _index_of_files(names: Sequence[str], suite: str) -> Index:
-    from taskmill.curate.benchmark_index import index_of
+def _read(name: str, path: Path) -> Index:
+    if path.suffix == SUFFIX:
+        return read_index(path)
+    return _index_of_files([name], path.resolve().name.partition(".")[0])
 
-    return index_of(suite, _items(find_tables(names), suite))
+
+def _index_of_files(sources: Sequence[str], suite: str) -> Index:
+    files = [file for source in sources for file in table_files(source)]
+    return index_of(suite, _items(files, suite))
+
+
+class HeldOut:
+    """The evaluation sets that a run's examples must not hold; read when the first example is looked at.
+
+    `key` tells what they are: name → digest. What the user names is read at once: what is wrong with it must
+    show before anything is paid.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        named = _named(names)
+        self.key = {
+            name: digest_of(path) if path.suffix == SUFFIX else fingerprint([str(path)])
+            for name, path in named.items()
+        }
+        self._screen = None if set(self.names) <= {SHIPPED, NONE} else Screen(against(self.names))
+
+    def match(self, example: Example) -> Match | None:
+        """Return the item that an example holds, or None (`curate.screen`)."""
+        return self._ready().match(example) if self.key else None
+
+    def matches(self, examples: Sequence[Example]) -> list[Match | None]:
+        """Return the same of each of many examples."""
+        return self._ready().matches(examples) if self.key else [None] * len(examples)
+
+    def judge(self, rows: pa.Table, verdicts: pa.Table) -> pa.Table:
+        """Return the verdicts on examples with those added that hold an item."""
+        return self._ready().judge(rows, verdicts) if self.key else verdicts
+
+    def _ready(self) -> Screen:
+        return self._screen or shipped_screen()
 
 
 def _items(files: Sequence[str], suite: str) -> Iterator[Item]:
     """Yield the rows of a user's evaluation files; raises InputError for a file without text."""
-    from taskmill.curate.benchmark_index import Item
-
+    stems = [Path(name).name.partition(".")[0] for name in files]
     for number, name in enumerate(files):
-        split = "rows" if len(files) == 1 else f"rows-{number}"
+        own = stems[number] if stems.count(stems[number]) == 1 else f"{stems[number]}-{number}"
+        split = "rows" if len(files) == 1 else own
         held = 0
         for i, row in enumerate(read_records(name)):
             parts = list(_item_parts(row))
@@ -131,8 +184,6 @@ def build_index(sources: Sequence[str], out: str | Path, *, name: str = "") -> d
 
     `name` is the suite's name, by default that of the file. Raises InputError for files without text.
     """
-    from taskmill.curate.benchmark_index import SUFFIX, write_index
-
     path = Path(out)
     if path.suffix != SUFFIX:
         raise UsageError(f"{path}: the name of an index ends in {SUFFIX}")
@@ -145,8 +196,6 @@ def build_shipped(data: str | Path, out: str | Path = "") -> list[dict[str, Any]
 
     Which files, splits and columns: `curate/indexes/suites.yaml`. `out` is by default the package's folder.
     """
-    from taskmill.curate.benchmark_index import SUFFIX, index_of, shipped_folder, write_index
-
     built = []
     for name, suite in load_yaml(shipped_folder() / "suites.yaml").items():
         items = [item for one in suite["files"] for item in _declared(name, Path(data), one)]
@@ -158,8 +207,6 @@ def build_shipped(data: str | Path, out: str | Path = "") -> list[dict[str, Any]
 
 def _declared(suite: str, data: Path, one: Mapping[str, Any]) -> Iterator[Item]:
     """Yield the items of one declared file; they are counted within their split."""
-    from taskmill.curate.benchmark_index import Item
-
     counts: Counter[str] = Counter()
     for row in read_records(str(data / one["file"])):
         split = one["split"].format(**row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,20 @@ import pyarrow.parquet as pq
 
 from taskmill.errors import InputError, UsageError
 from taskmill.ingest.tokens import count_tokens
-from taskmill.recipes.tables import read_file, table_files
-from taskmill.record import EXAMPLE_SCHEMA, examples
-from taskmill.registry import nearest
+from taskmill.recipes.layouts import as_examples, has_layout
+from taskmill.recipes.tables import (
+    column,
+    is_list,
+    joined,
+    number_rest,
+    read_file,
+    read_schema,
+    table_files,
+    with_ids,
+)
 from taskmill.render import answer, prompt
 
-__all__ = ["Columns", "Rows", "matrix", "read_rows", "strings"]
+__all__ = ["Columns", "Rows", "matrix", "read_rows", "strings", "texts_of", "token_counts"]
 
 Array = np.ndarray[Any, Any]
 
@@ -32,7 +40,7 @@ class Columns:
     id: str = field(default="id", metadata={"help": "column of ids; without it rows are numbered"})
     text: str = field(
         default="",
-        metadata={"help": "column of text; default: `text`, or prompt and response of our own examples"},
+        metadata={"help": "column of text; default: `text`, or prompt and response of instruction data"},
     )
     embeddings: str = field(
         default="", metadata={"help": "column of vectors; without it the text is embedded"}
@@ -53,62 +61,53 @@ class Rows:
     groups: pa.Array | None
 
 
-def read_rows(source: str, columns: Columns, numbered: str = "") -> Rows:
+def read_rows(source: str, columns: Columns, numbered: str = "", *, counted: str = "") -> Rows:
     """Read a table (Parquet, JSON Lines, CSV), a folder of them, or a run folder's last examples.
 
-    Ids of numbered rows begin with `numbered`. Raises UsageError for a column that is not there, naming the
-    nearest one, and InputError for a value that is not of its kind, naming the row.
+    Ids of numbered rows begin with `numbered`. `counted` says what needs token counts (`--budget 20000tok`):
+    rows without counts and text are refused then, and are one token each else.
+
+    Raises UsageError for a column that is not there, naming the nearest one, and InputError for a value that
+    is not of its kind, naming the row.
     """
-    files = table_files(source)
-    table, vectors = _read(files, columns)
+    table, vectors = _read(table_files(source), columns, source)
     if not table.num_rows:
-        raise InputError(f"{source} holds no rows")
-    for name in (columns.text, columns.tokens, columns.group):
-        if name:
-            _column(table, name, source)
-    if columns.id in table.column_names:
-        ids = strings(table[columns.id])
-        if ids.null_count:
-            row = pc.index(ids.is_null(), True).as_py()
-            raise InputError(f"{source}: row {row} has no {columns.id!r}; give it one or drop the row")
-    else:
-        ids = pa.array([f"{numbered}{i}" for i in range(table.num_rows)])
-    texts = _texts(table, columns.text)
-    return Rows(
-        table,
-        ids,
-        texts,
-        _lengths(table, columns.tokens, texts, ids),
-        vectors,
-        strings(table[columns.group]) if columns.group else None,
-    )
+        raise InputError(f"{source}: no rows in it; name a table with rows")
+    if columns.id != "id":
+        column(table, columns.id, source, "--id")
+    ids = strings(with_ids(table, source, name=columns.id, prefix=numbered)[columns.id])
+    texts = texts_of(table, columns.text, source)
+    groups = strings(column(table, columns.group, source, "--group-by")) if columns.group else None
+    tokens = token_counts(table, columns.tokens, texts, ids, source, counted)
+    return Rows(table, ids, texts, tokens, vectors, groups)
 
 
-def _read(files: Sequence[str], columns: Columns) -> tuple[pa.Table, Array | None]:
+def _read(files: Sequence[str], columns: Columns, source: str) -> tuple[pa.Table, Array | None]:
     """Return all columns but the vectors, and those as one matrix, never held twice."""
-    if not all(name.endswith(".parquet") for name in files):
-        table = pa.concat_tables([read_file(name) for name in files], promote_options="permissive")
-        if not columns.embeddings:
-            return table, None
-        column = _column(table, columns.embeddings, files[0])
-        return table.drop_columns([columns.embeddings]), matrix(column.chunks, len(table))
-    try:
-        schemas = [pq.read_schema(name) for name in files]
-        if columns.embeddings:
-            for name, schema in zip(files, schemas, strict=True):
-                _column(schema.empty_table(), columns.embeddings, name)
-        others = [name for name in schemas[0].names if name != columns.embeddings]
-        table = pa.concat_tables([pq.read_table(name, columns=others) for name in files])
-        if not columns.embeddings:
-            return table, None
-        batches = (
-            batch.column(0)
-            for name in files
-            for batch in pq.ParquetFile(name).iter_batches(_BATCH, columns=[columns.embeddings])
-        )
-        return table, matrix(batches, table.num_rows)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{files[0]} cannot be read: {str(error).splitlines()[0]}") from None
+    if not columns.embeddings:
+        return joined(number_rest({name: read_file(name) for name in files}, columns.id)), None
+    schemas = {name: read_schema(name) for name in files}
+    for name, schema in schemas.items():
+        column(schema.empty_table(), columns.embeddings, name, "--embeddings")
+    rest = {name: [n for n in schema.names if n != columns.embeddings] for name, schema in schemas.items()}
+    tables = {name: read_file(name, rest[name]) for name in files}
+    table = joined(number_rest(tables, columns.id))
+    if not table.num_columns:  # rows of no columns are lost in between
+        table = pa.table({"row": np.arange(sum(map(len, tables.values())))})
+    return table, matrix(_vectors(files, columns.embeddings), table.num_rows)
+
+
+def _vectors(files: Sequence[str], name: str) -> Iterator[pa.Array]:
+    for file in files:
+        if not file.endswith(".parquet"):
+            yield from read_file(file)[name].chunks
+            continue
+        try:
+            # With its default the reader keeps all that it has read until the end.
+            for batch in pq.ParquetFile(file, pre_buffer=False).iter_batches(_BATCH, columns=[name]):
+                yield batch.column(0)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{file} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def matrix(batches: Iterable[pa.Array], rows: int) -> Array:
@@ -119,7 +118,7 @@ def matrix(batches: Iterable[pa.Array], rows: int) -> Array:
     whole: Array | None = None
     at = 0
     for batch in batches:
-        if not (_is_list(batch.type) and _is_number(batch.type.value_type)):
+        if not (is_list(batch.type) and _is_number(batch.type.value_type)):
             raise InputError(f"the column of vectors holds {batch.type}; it must hold lists of numbers")
         lengths = pc.fill_null(pc.list_value_length(batch), -1).to_numpy(zero_copy_only=False)
         if whole is None and len(lengths):
@@ -143,21 +142,8 @@ def matrix(batches: Iterable[pa.Array], rows: int) -> Array:
     return np.zeros((rows, 0), np.float32) if whole is None else whole
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
 def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
-
-
-def _column(table: pa.Table, name: str, source: str) -> pa.ChunkedArray:
-    if name not in table.column_names:
-        known = ", ".join(table.column_names)
-        raise UsageError(
-            f"{source} has no column {name!r}.{nearest(name, table.column_names)} It has: {known}"
-        )
-    return table[name]
 
 
 def strings(column: pa.ChunkedArray) -> pa.Array:
@@ -170,27 +156,34 @@ def strings(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(whole.chunks) if isinstance(whole, pa.ChunkedArray) else whole
 
 
-def _texts(table: pa.Table, name: str) -> pa.Array | None:
-    """Return the text of each row; of our own examples that is what a student is trained on."""
+def texts_of(table: pa.Table, name: str, source: str = "the pool") -> pa.Array | None:
+    """Return the text of each row; of instruction data that is what a student is trained on."""
     if name or "text" in table.column_names:
-        return strings(table[name or "text"])
-    if set(EXAMPLE_SCHEMA.names) <= set(table.column_names):
-        own = table.select(EXAMPLE_SCHEMA.names).cast(EXAMPLE_SCHEMA)
-        return pa.array(f"{prompt(e)}\n{answer(e)}" for e in examples(own, provenance=False))
+        return strings(column(table, name or "text", source, "--text"))
+    if has_layout(table.column_names):
+        texts = (f"{prompt(e)}\n{answer(e)}" for e in as_examples(table, whole=True))
+        return pa.array(texts, pa.string())
     return None
 
 
-def _lengths(table: pa.Table, name: str, texts: pa.Array | None, ids: pa.Array) -> Array:
-    """Return the tokens of each row: as given, else estimated, else one a row."""
+def token_counts(
+    table: pa.Table, name: str, texts: pa.Array | None, ids: pa.Array, source: str, counted: str = ""
+) -> Array:
+    """Return the tokens of each row: as given, else estimated, else one a row, or refused if `counted`."""
     if name:
-        column = table[name].combine_chunks()
-        if not pa.types.is_integer(column.type):
-            raise InputError(f"the column {name!r} holds {column.type}; token counts are whole numbers")
-        bad = pc.fill_null(pc.less(column, 0), True)
+        counts = column(table, name, source, "--tokens").combine_chunks()
+        if not pa.types.is_integer(counts.type):
+            raise InputError(f"the column {name!r} holds {counts.type}; token counts are whole numbers")
+        bad = pc.fill_null(pc.less(counts, 0), True)
         if pc.any(bad).as_py():
             row = ids[pc.index(bad, True).as_py()].as_py()
             raise InputError(f"row {row!r} has no token count of 0 or more in {name!r}; mend or drop it")
-        return np.asarray(column, np.int64)
+        return np.asarray(counts, np.int64)
+    if texts is None and counted:
+        raise UsageError(
+            f"{counted} counts tokens, and {source} has no text to count them in; "
+            "name its column with --text, or a column of counts with --tokens"
+        )
     if texts is None:
         return np.ones(table.num_rows, np.int64)
     return np.fromiter((count_tokens(t.as_py() or "") for t in texts), np.int64, len(texts))

@@ -18,6 +18,7 @@ from taskmill.config import to_mapping
 from taskmill.errors import ConfigError, InputError, LicenceUnknown, UsageError
 from taskmill.export.licences import is_commercial, is_non_commercial, is_unknown
 from taskmill.ingest.records import find_tables, read_records
+from taskmill.recipes.evaluation_sets import AGAINST, SHIPPED, HeldOut
 from taskmill.recipes.session import OnProgress, Progress, Session
 from taskmill.recipes.stages import EXAMPLE_KEYS, settle, stage_key
 from taskmill.record import EXAMPLE_SCHEMA, Dropped, Example, content_id, examples
@@ -60,6 +61,9 @@ class RemixConfig:
     allow_licence: tuple[str, ...] = field(
         default=(), metadata={"help": "licence names to admit besides, `unknown` for rows that name none"}
     )
+    against: tuple[str, ...] = field(
+        default=(SHIPPED,), metadata={"help": f"examples that hold items of these are dropped: {AGAINST}"}
+    )
     seed: int = field(default=0, metadata={"help": "every draw depends on it"})
     limit: int = field(default=0, metadata={"help": "most rows read of one dataset; 0: all"})
     workers: int = field(default=1, metadata={"help": "processes; the corpus does not depend on it"})
@@ -76,12 +80,13 @@ def remix(
     declared = declarations(config)
     for task in config.task:
         get(task)
+    held = HeldOut(config.against)
     with Run(Path(out)) as run:
         session = Session.open(run, to_mapping(config), free=FREE, update=update, report=on_progress)
-        session.manifest.update(kind="remix", seed=config.seed, inputs=list(config.sources))
+        session.manifest.update(kind="remix", seed=config.seed, inputs=list(config.sources), against=held.key)
         try:
             recast = _remix(session, config, declared)
-            checked = _check(session, recast)
+            checked = _check(session, recast, held)
             session.manifest["corpus"] = _compose(session, checked, config, declared)
         except BaseException as error:
             session.fail(error)
@@ -144,7 +149,7 @@ def _remix(session: Session, config: RemixConfig, declared: Sequence[Declaration
     folder = session.run.stage(1, "remix")
     tables = {d.key: find_tables(d.files, d.root) for d in declared}
     stamps = {key: [_stamp(name) for name in names] for key, names in tables.items()}
-    settings = {k: v for k, v in to_mapping(config).items() if k not in ("workers", "balance")}
+    settings = {k: v for k, v in to_mapping(config).items() if k not in ("workers", "balance", "against")}
     prompts = [(d.key, t.name, t.text) for d in declared for t in _collected(d, config)]
     key = stage_key("remix", settings, [to_mapping(d) for d in declared], stamps, prompts)
     marker = session.run.finished(folder, key)
@@ -277,12 +282,12 @@ def _store(session: Session, writer: StageWriter, made: Sequence[Any], config: R
 # 2: the task types' own checks
 
 
-def _check(session: Session, recast: str) -> str:
+def _check(session: Session, recast: str, held: HeldOut) -> str:
     source, folder = session.run.stage(1, "remix"), session.run.stage(2, "curate")
-    key = stage_key("curate", recast)
+    key = stage_key("curate", recast, held.key)
     marker = session.run.finished(folder, key)
     if marker is None:
-        marker = settle(session, source, folder, key)
+        marker = settle(session, source, folder, key, held)
     session.manifest["funnel"]["curate"] = marker["funnel"]
     if not marker["funnel"]["kept"]:
         raise InputError("no example passed its task type's checks; see 2-curate/dropped for the reasons")

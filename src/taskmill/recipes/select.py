@@ -20,13 +20,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from taskmill import frame
 from taskmill.config import to_mapping
-from taskmill.durable import atomic_write, cache_folder
+from taskmill.durable import atomic_write
 from taskmill.errors import ConfigError, InputError, UsageError
+from taskmill.recipes.parts import Mapped, mapped
 from taskmill.recipes.pool import Columns, Rows, read_rows, strings
 from taskmill.recipes.session import OnProgress, Progress, ignore
+from taskmill.recipes.tables import check_out
+from taskmill.recipes.vectors import InPieces, Vectors, pool_vectors, target_vectors
 from taskmill.report.selection import write_selection_report
-from taskmill.select import SELECTORS, Budget, Needs, Pool, Selection, Selector, make, unit_rows
+from taskmill.select import SELECTORS, Budget, Needs, Pool, Selection, Selector, make
 from taskmill.store import write_parquet
 
 __all__ = ["SelectConfig", "predict", "select"]
@@ -63,6 +67,20 @@ class SelectConfig:
         default="proportional",
         metadata={"help": "shares of the groups of --group-by", "choices": ("proportional", "equal")},
     )
+    project: int = field(
+        default=0, metadata={"help": "numbers to which vectors are projected at random first; 0: not"}
+    )
+    whiten: int = field(
+        default=0,
+        metadata={"help": "directions of largest spread that vectors keep, made to count alike; 0: not"},
+    )
+    parts: int = field(
+        default=0,
+        metadata={"help": "k-center in so many parts of a pool larger than the memory; 0: all at once"},
+    )
+    runner: str = field(
+        default="native", metadata={"help": "where --parts are worked on: native, ray or ray:ADDRESS"}
+    )
     settings: Mapping[str, str] = field(
         default_factory=dict, metadata={"help": "a setting of the selector, as first=farthest", "flag": "set"}
     )
@@ -76,6 +94,10 @@ class SelectConfig:
             raise UsageError("no budget is given; add --budget 500, --budget 0.5% or --budget 20000tok")
         if self.draws < 1:
             raise ConfigError("--draws must be 1 or more: a choice is always held against chance")
+        if self.parts and (self.method != "k-center" or self.columns.group or self.target):
+            raise UsageError("--parts is for --method k-center, without --group-by and --target")
+        if self.runner != "native" and not self.parts:
+            raise UsageError(f"--runner {self.runner} works on parts of a pool; say how many with --parts")
 
 
 def select(config: SelectConfig, out: str | Path, on_progress: OnProgress | None = None) -> dict[str, Any]:
@@ -84,25 +106,54 @@ def select(config: SelectConfig, out: str | Path, on_progress: OnProgress | None
     Raises UsageError and InputError for what cannot be read or chosen from, and before anything is
     computed for what does not fit into the memory that is free.
     """
-    path, report, started = Path(out), on_progress or ignore, time.monotonic()
+    path, report = Path(out), on_progress or ignore
     if path.suffix != ".parquet":
         raise UsageError(f"--out {path} is a Parquet file; let its name end in .parquet")
-    budget, selector = Budget.parse(config.budget), _selector(config)
+    by_tokens = Budget.parse(config.budget).tokens is not None
+    counted = f"--budget {config.budget}" if by_tokens else "--method length" * (config.method == "length")
+    selector = _selector(config)
+    sources = [name for name in (config.source, config.start, config.target) if name]
+    check_out(path, sources, "select", file=True)
     report(Progress("read rows"))
-    rows = read_rows(config.source, config.columns)
-    pool, embedder = _pool(rows, config, selector, report)
-    predicted = predict(selector, pool, budget, config.method)
+    if not config.parts:
+        rows = read_rows(config.source, config.columns, counted=counted)
+        return _selected(config, selector, rows, path, report)
+    frame.use_runner(config.runner)
+    keep = [*COVERAGE, *config.coverage]
+    scratch = path.with_name(f".{path.stem}.parts")
+    pieces = InPieces(config.embedder)
+    with mapped(config.source, config.columns, keep, config.parts, scratch, pieces, counted) as found:
+        return _selected(config, selector, found.rows, path, report, found, pieces.name)
+
+
+def _selected(
+    config: SelectConfig, selector: Selector, rows: Rows, path: Path, report: OnProgress,
+    found: Mapped | None = None, made: str = "",
+) -> dict[str, Any]:  # fmt: skip
+    """Choose of rows that are read, and write.
+
+    Of rows in parts, `found` says where they stand, and `made` what made their vectors.
+    """
+    started, budget = time.monotonic(), Budget.parse(config.budget)
+    vectors = pool_vectors(rows, config, report, found, made)
+    pool = _pool(rows, vectors, config, selector)
+    predicted = predict(selector, pool, budget, config.method, config.parts)
     total = len(pool)
     note = f"{_size(predicted.bytes)} and about {seconds(predicted):.0f} s are needed"
     report(Progress("select", 0, total, note=note))
-    chosen, took = _timed(_pick, selector, pool, budget, config)
+    chosen, took = _timed(_pick, selector, pool, budget, config, found, vectors.path)
     if not len(chosen.rows):
         raise InputError(f"no row fits into the budget {config.budget}; the shortest takes {_least(pool)}")
     report(Progress("evidence", 0, total, len(chosen.rows), total - len(chosen.rows)))
     record = {
         "config": to_mapping(config),
-        "embedder": embedder,
-        "pool": {"rows": total, "tokens": int(pool.tokens.sum()), "zero_vectors": int(pool.empty.sum())},
+        "embedder": vectors.name,
+        "pool": {
+            "rows": total,
+            "tokens": int(pool.tokens.sum()),
+            "zero_vectors": int(pool.empty.sum()),
+            "zero_vector_ids": _first_ids(pool, pool.empty),
+        },
         "chosen": {"rows": len(chosen.rows), "tokens": int(pool.tokens[chosen.rows].sum())},
         "not_chosen": total - len(chosen.rows),
         "shortfall": _shortfall(pool, budget, chosen),
@@ -125,46 +176,24 @@ def _selector(config: SelectConfig) -> Selector:
     return make(config.method, settings)
 
 
-def _pool(rows: Rows, config: SelectConfig, selector: Selector, report: OnProgress) -> tuple[Pool, str]:
-    """Return (the pool with its vectors, target and first rows, what made the vectors)."""
-    vectors, embedder, target = rows.vectors, config.columns.embeddings, None
-    if vectors is None and rows.texts is not None:
-        report(Progress("embed", 0, len(rows.ids)))
-        vectors, embedder = _embedded(rows.texts, config.embedder, rows.texts)
-    if vectors is not None and not vectors.shape[1]:
-        raise InputError("the vectors have no numbers in them; name another column with --embeddings")
-    if vectors is not None:
-        vectors = unit_rows(vectors, rows.ids, in_place=True)  # a million rows are not held twice
+def _pool(rows: Rows, vectors: Vectors, config: SelectConfig, selector: Selector) -> Pool:
+    """Return the pool with its vectors, target and first rows; raises UsageError for what is missing."""
+    target = None
     if config.target:
         aim = read_rows(config.target, config.columns, "target ")
-        if aim.vectors is None and aim.texts is not None and rows.texts is not None and vectors is not None:
-            aim_vectors: Array | None = _embedded(aim.texts, config.embedder, rows.texts)[0]
-        else:
-            aim_vectors = aim.vectors
-        if aim_vectors is not None and vectors is not None and aim_vectors.shape[1] != vectors.shape[1]:
-            raise InputError(
-                f"the target's vectors are of {aim_vectors.shape[1]} numbers, the pool's of "
-                f"{vectors.shape[1]}; both must come from one embedder"
-            )
-        target = Pool(aim.ids, aim.tokens, aim_vectors, aim.texts, aim.groups, aim.table)
+        own = target_vectors(aim, rows, vectors, config)
+        target = Pool(aim.ids, aim.tokens, own, aim.texts, aim.groups, aim.table)
     elif "target" in selector.uses:
         raise UsageError(f"{config.method} chooses rows like those of a target; name its table with --target")
     start = _start(config.start, rows.ids) if config.start else np.zeros(0, np.int64)
-    pool = Pool(rows.ids, rows.tokens, vectors, rows.texts, rows.groups, rows.table, start, target)
+    pool = Pool(rows.ids, rows.tokens, vectors.matrix, rows.texts, rows.groups, rows.table, start, target)
     for name, column, flag in (
-        ("embeddings", vectors, "--embeddings or --text"),
+        ("embeddings", pool.embeddings, "--embeddings or --text"),
         ("texts", rows.texts, "--text"),
     ):
         if name in selector.uses and column is None:
             raise UsageError(f"{config.method} needs {name}; name their column with {flag}")
-    return pool, embedder
-
-
-def _embedded(texts: pa.Array, name: str, fit: pa.Array) -> tuple[Array, str]:
-    from taskmill.select.embed import embedding
-
-    found = embedding(texts, name, cache_folder(), fit)
-    return found.vectors, found.name
+    return pool
 
 
 def _start(source: str, ids: pa.Array) -> Array:
@@ -188,15 +217,22 @@ def _start(source: str, ids: pa.Array) -> Array:
     return found
 
 
-def predict(selector: Selector, pool: Pool, budget: Budget, method: str) -> Needs:
+def predict(selector: Selector, pool: Pool, budget: Budget, method: str, parts: int = 0) -> Needs:
     """Return what the selection will take; raises UsageError if the memory that is free cannot hold it."""
     width = 0 if pool.embeddings is None else pool.embeddings.shape[1]
-    needs = selector.needs(len(pool), width, budget.expected_rows(pool))
+    picks = budget.expected_rows(pool)
+    if parts:
+        from taskmill.select.parts import needs as needs_in_parts
+
+        needs = needs_in_parts(len(pool), width, picks, parts)
+    else:
+        needs = selector.needs(len(pool), width, picks)
     free = _free_memory()
     if free and needs.bytes > free:
+        way = "take more --parts" if parts else "take another --method, or k-center in --parts"
         raise UsageError(
             f"{method} on {len(pool):,} rows needs about {_size(needs.bytes)}, and {_size(free)} are free; "
-            "take another --method, or choose from a part of the pool (--method random first)"
+            f"{way}, or choose from a part of the pool (--method random first)"
         )
     return needs
 
@@ -224,7 +260,20 @@ def _timed(function: Any, *arguments: Any) -> tuple[Any, float]:
     return function(*arguments), time.monotonic() - begin
 
 
-def _pick(selector: Selector, pool: Pool, budget: Budget, config: SelectConfig) -> Selection:
+def _pick(
+    selector: Selector,
+    pool: Pool,
+    budget: Budget,
+    config: SelectConfig,
+    found: Mapped | None,
+    path: Path | None,
+) -> Selection:
+    if found is not None and path is not None:
+        from taskmill.select.kcenter import KCenter
+        from taskmill.select.parts import in_parts
+
+        assert isinstance(selector, KCenter)  # SelectConfig lets nothing else through
+        return in_parts(selector, pool, path, found.bounds, budget, config.seed)
     if config.columns.group and "groups" not in selector.uses:
         from taskmill.select.simple import by_group
 
@@ -245,9 +294,15 @@ def _shortfall(pool: Pool, budget: Budget, chosen: Selection) -> str:
         return ""
     if len(chosen.rows) == len(pool):
         return f"{left:,} {unit} of the budget are left: the whole pool is chosen"
-    if budget.tokens is not None:
-        return f"{left:,} tokens of the budget are left: none of the rows left over fits"
-    return f"{left:,} rows of the budget are left: the selector rejects the others"
+    if budget.tokens is None:
+        return f"{left:,} rows of the budget are left: the selector rejects the others"
+    fitting = int((np.delete(costs, chosen.rows) <= left).sum())
+    why = f"the selector rejects the {fitting:,} rows that fit" if fitting else "no row left over fits"
+    return f"{left:,} tokens of the budget are left: {why}"
+
+
+def _first_ids(pool: Pool, rows: Array, most: int = 20) -> list[str]:
+    return [str(pool.ids[int(row)]) for row in pool.by_id[rows[pool.by_id]][:most]]
 
 
 def _groups(pool: Pool, chosen: Selection) -> dict[str, dict[str, int]]:
@@ -257,7 +312,7 @@ def _groups(pool: Pool, chosen: Selection) -> dict[str, dict[str, int]]:
     counted: dict[str, dict[str, int]] = {}
     for key, column in (("rows", pool.groups), ("chosen", pool.groups.take(chosen.rows))):
         for entry in pc.value_counts(column).to_pylist():
-            counted.setdefault(entry["values"] or "", {"rows": 0, "chosen": 0})[key] = entry["counts"]
+            counted.setdefault(entry["values"] or "", {"rows": 0, "chosen": 0})[key] += entry["counts"]
     return dict(sorted(counted.items()))
 
 

@@ -21,6 +21,7 @@ from taskmill.curate.checks import Settle, check, judge
 from taskmill.errors import InputError
 from taskmill.ingest import IngestConfig, fingerprint, read_sources
 from taskmill.ledger import Ledger
+from taskmill.recipes.evaluation_sets import HeldOut
 from taskmill.recipes.session import Progress, Session
 from taskmill.record import (
     DOCUMENT_SCHEMA,
@@ -174,19 +175,22 @@ class _Distinct:
 # synthesize
 
 
-def synthesize(session: Session, ingested: str, how: Synthesis, effort: Effort, access: ModelAccess) -> str:
+def synthesize(
+    session: Session, ingested: str, how: Synthesis, effort: Effort, access: ModelAccess, held: HeldOut
+) -> str:
     """Ask the model about every passage, or until each task type has its target; return the digest of
-    the drafts.
+    the drafts. With a target, what holds an item of `held` does not count.
 
     A stage that a budget cut short, or in which calls failed, is not marked finished: the same
     command takes it up again and pays only for what is missing.
     """
     folder = session.run.stage(2, "synthesize")
     model = {k: v for k, v in to_mapping(access.model).items() if k not in INVISIBLE}
-    key = stage_key("synthesize", ingested, to_mapping(how), to_mapping(effort), model)
+    counted = held.key if effort.target else {}
+    key = stage_key("synthesize", ingested, to_mapping(how), to_mapping(effort), model, counted)
     marker = session.run.finished(folder, key)
     if marker is None:
-        marker = _synthesize(session, folder, key, how, effort, access)
+        marker = _synthesize(session, folder, key, how, effort, access, held)
     else:
         calls = marker["calls"]
         session.manifest["calls"] = {**calls, "made": 0, "reused": calls["made"] + calls["reused"]}
@@ -197,14 +201,20 @@ def synthesize(session: Session, ingested: str, how: Synthesis, effort: Effort, 
 
 
 def _synthesize(
-    session: Session, folder: Any, key: str, how: Synthesis, effort: Effort, access: ModelAccess
+    session: Session,
+    folder: Any,
+    key: str,
+    how: Synthesis,
+    effort: Effort,
+    access: ModelAccess,
+    held: HeldOut,
 ) -> dict[str, Any]:
     source = parts(session.run.stage(1, "ingest") / "kept")
     caller = access.open(session)
     with caller.ledger:
         session.run.begin(folder)
         writer = StageWriter(folder, EXAMPLE_SCHEMA, EXAMPLE_KEYS)
-        work = _Work(session, caller, writer, how)
+        work = _Work(session, caller, writer, how, held)
         if effort.target:
             work.until(effort, Passages(source, how.seed))
         else:
@@ -225,8 +235,10 @@ def _synthesize(
 class _Work:
     """Carries requests to the model and the outcomes to the stage's writer, counted per task type."""
 
-    def __init__(self, session: Session, caller: Caller, writer: StageWriter, how: Synthesis) -> None:
-        self.session, self.caller, self.writer, self.how = session, caller, writer, how
+    def __init__(
+        self, session: Session, caller: Caller, writer: StageWriter, how: Synthesis, held: HeldOut
+    ) -> None:
+        self.session, self.caller, self.writer, self.how, self.held = session, caller, writer, how, held
         self.requests: Counter[str] = Counter()
         self.drafts: Counter[str] = Counter()
         self.dropped: dict[str, Counter[str]] = defaultdict(Counter)
@@ -296,7 +308,7 @@ class _Work:
         if self.plan is not None:
             self.plan.candidate(task)
             for example in kept:
-                if check(example) is None:
+                if check(example) is None and self.held.match(example) is None:
                     self.plan.accept(task, example.id)
         self.session.tick(self._progress)
 
@@ -337,26 +349,32 @@ class _Work:
 
 
 def _with(again: deque[Request], posed: Iterator[Request]) -> Iterator[Request]:
-    """Yield second calls as they come up, before the next first ones: their prefix is still in the cache."""
-    for request in posed:
+    """Yield second calls as they come up, before the next first ones: their prefix is still in the cache.
+
+    A first one is posed only when it is yielded: where the stream breaks off, none was posed for nothing.
+    """
+    while True:
         while again:
             yield again.popleft()
+        request = next(posed, None)
+        if request is None:
+            return
         yield request
-    while again:
-        yield again.popleft()
 
 
 # curate
 
 
-def curate(session: Session, synthesized: str, target: int) -> str:
-    """Apply the task types' checks, drop exact duplicates and what is over the target; return the digest."""
+def curate(session: Session, synthesized: str, target: int, held: HeldOut) -> str:
+    """Apply the task types' checks, drop what holds an item of `held`, exact duplicates and what is over the
+    target; return the digest.
+    """
     source = session.run.stage(2, "synthesize")
     folder = session.run.stage(3, "curate")
-    key = stage_key("curate", synthesized, target)
+    key = stage_key("curate", synthesized, target, held.key)
     marker = session.run.finished(folder, key)
     if marker is None:
-        marker = settle(session, source, folder, key, target)
+        marker = settle(session, source, folder, key, held, target)
     session.manifest["funnel"]["curate"] = marker["funnel"]
     for task, entry in session.manifest["tasks"].items():
         entry["accepted"] = marker["accepted"].get(task, 0)
@@ -365,8 +383,12 @@ def curate(session: Session, synthesized: str, target: int) -> str:
     return str(marker["digest"])
 
 
-def settle(session: Session, source: Any, folder: Any, key: str, target: int = 0) -> dict[str, Any]:
-    """Check the examples a stage kept, drop duplicates and what is over the target; return the marker."""
+def settle(
+    session: Session, source: Any, folder: Any, key: str, held: HeldOut, target: int = 0
+) -> dict[str, Any]:
+    """Check the examples a stage kept, drop what holds an item of `held`, duplicates and what is over the
+    target; return the marker.
+    """
     session.run.begin(folder)
     writer = StageWriter(folder, EXAMPLE_SCHEMA, EXAMPLE_KEYS)
     settled = Settle(target)
@@ -376,7 +398,7 @@ def settle(session: Session, source: Any, folder: Any, key: str, target: int = 0
     judged = frame.map_batches(parts(source / "kept"), EXAMPLE_SCHEMA, judge, VERDICT_SCHEMA)
     with closing(judged):
         for rows, verdicts in judged:
-            kept, lost = settled.split(rows, verdicts)
+            kept, lost = settled.split(rows, held.judge(rows, verdicts))
             writer.count(rows.num_rows)
             writer.kept.add_table(kept)
             writer.drop_table(lost)

@@ -17,6 +17,7 @@ from taskmill.config import to_mapping
 from taskmill.errors import ConfigError, UsageError
 from taskmill.ingest import IngestConfig
 from taskmill.recipes import stages
+from taskmill.recipes.evaluation_sets import AGAINST, SHIPPED, HeldOut
 from taskmill.recipes.session import OnProgress, Session
 from taskmill.recipes.verify import VerifyConfig, verify
 from taskmill.report import write_report
@@ -86,9 +87,16 @@ class SynthConfig:
         },
     )
     count: int = field(default=1, metadata={"help": "tasks asked for in one reply"})
-    two_stage: bool = field(
-        default=False,
-        metadata={"help": "sample the instruction, then decode the response greedily (bonito formats)"},
+    two_stage: str = field(
+        default="auto",
+        metadata={
+            "help": "sample the instruction, then decode the response greedily (bonito formats); nothing is "
+            "left to decode where the label was drawn. auto: for exqa, whose response is then held to spans",
+            "choices": ("auto", "yes", "no"),
+        },
+    )
+    against: tuple[str, ...] = field(
+        default=(SHIPPED,), metadata={"help": f"examples that hold items of these are dropped: {AGAINST}"}
     )
     ledger: str = field(default="", metadata={"help": "folder or URL of a ledger shared by several runs"})
     runner: str = field(default="native", metadata={"help": "native, ray or ray:ADDRESS"})
@@ -109,6 +117,7 @@ def synth(
     BackendError, LedgerError or RunFolderError when work cannot go on.
     """
     validate(config)
+    held = HeldOut(config.against)
     frame.use_runner(config.runner)
     with Run(Path(out)) as run:
         mapping = to_mapping(config)
@@ -118,10 +127,11 @@ def synth(
             seed=config.seed,
             inputs=list(config.sources),
             model={"ref": config.model.ref, "protocol": protocol_of(config.model)},
+            against=held.key,
         )
         try:
             ingested = stages.ingest(session, config.sources, config.ingest)
-            _make(session, ingested, config)
+            _make(session, ingested, config, held)
         except BaseException as error:
             session.fail(error)
             raise
@@ -134,7 +144,7 @@ ROUNDS = 6
 """Most times the number of drafts is raised because a verifying model refused some (chosen)."""
 
 
-def _make(session: Session, ingested: str, config: SynthConfig) -> None:
+def _make(session: Session, ingested: str, config: SynthConfig, held: HeldOut) -> None:
     """Synthesize, curate and verify; with a target, until as many as were asked for pass all three.
 
     What the verifying model will refuse is not known beforehand: each round asks for as many more as the
@@ -143,8 +153,8 @@ def _make(session: Session, ingested: str, config: SynthConfig) -> None:
     wanted = config.target
     for _ in range(ROUNDS):
         goal = replace(effort(config), target=wanted)
-        synthesized = stages.synthesize(session, ingested, how(config), goal, model(config))
-        curated = stages.curate(session, synthesized, wanted)
+        synthesized = stages.synthesize(session, ingested, how(config), goal, model(config), held)
+        curated = stages.curate(session, synthesized, wanted, held)
         if not config.verify.checks:
             session.run.discard(4, "verify")
             return
@@ -207,8 +217,8 @@ def validate(config: SynthConfig) -> None:
             "the bonito protocol has no place for --count or --answer-language; use chat, or "
             "bonito-attributes with a model trained on them"
         )
-    if config.two_stage and (protocol == "chat" or config.count > 1):
-        raise ConfigError("--two-stage needs a bonito protocol and --count 1")
+    if config.two_stage == "yes" and (protocol == "chat" or config.count > 1):
+        raise ConfigError("--two-stage yes needs a bonito protocol and --count 1")
 
 
 _PASSWORD = re.compile(r"^(?!github:)\w[\w+.-]*://[^/@]*@")

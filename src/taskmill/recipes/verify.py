@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +19,10 @@ from taskmill.errors import ConfigError
 from taskmill.recipes.session import Progress, Session
 from taskmill.recipes.stages import EXAMPLE_KEYS, INVISIBLE, ModelAccess, stage_key
 from taskmill.record import EXAMPLE_SCHEMA, Dropped, Example, Reason, examples
+from taskmill.registry import nearest
 from taskmill.store import SortedParts, StageWriter, parts, read_json
 
-__all__ = ["VerifyConfig", "verify"]
+__all__ = ["VerifyConfig", "ask", "known", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,14 @@ class VerifyConfig:
     limits: Thresholds = field(default_factory=Thresholds)
 
     def __post_init__(self) -> None:
-        unknown = [c for c in self.checks if c not in CHECKS]
-        if unknown:
-            raise ConfigError(f"--verify: no check {unknown[0]!r}; there are: {', '.join(CHECKS)}")
+        known(self.checks)
+
+
+def known(checks: Iterable[str]) -> None:
+    """Raise ConfigError for a check that does not exist."""
+    unknown = next((c for c in checks if c not in CHECKS), None)
+    if unknown is not None:
+        raise ConfigError(f"no check {unknown!r}.{nearest(unknown, CHECKS)} There are: {', '.join(CHECKS)}")
 
 
 def verify(
@@ -58,12 +65,12 @@ def verify(
     marker = session.run.finished(folder, key)
     if marker is None:
         source = session.run.stage(3, "curate") / "kept"
-        known = _stored(session, scored)
+        stored = _stored(session, scored)
         session.run.begin(folder)
         own = ModelAccess(model, access.budget, access.ledger, access.home)
         caller = own.open(session, writes=False)
         with caller.ledger:
-            found = known or _scores(session, caller, source, config.checks)
+            found = stored or _scores(session, caller, source, config.checks)
             caller.ledger.sync()
             before = session.manifest["calls"]
             session.book(caller)
@@ -90,19 +97,40 @@ def _stored(session: Session, scored: str) -> dict[str, dict[str, Score]]:
     for path in parts(folder / "scores"):
         for row in pq.read_table(path).to_pylist():
             found[row["id"]][row["filter"]] = Score(**row)
-    return found if all(s.score is not None for own in found.values() for s in own.values()) else {}
+    return {} if any(s.failed for own in found.values() for s in own.values()) else found
 
 
 def _scores(
     session: Session, caller: Caller, source: Any, checks: tuple[str, ...]
 ) -> dict[str, dict[str, Score]]:
-    found: dict[str, dict[str, Score]] = defaultdict(dict)
     with closing(frame.scan(parts(source), EXAMPLE_SCHEMA)) as tables:
-        asked = (q for t in tables for e in examples(t) for q in questions(caller.backend.model, checks, e))
-        for question, completion in caller.answers(asked):
-            given = score(question, completion)
-            found[given.id][given.filter] = given
-            session.tick(Progress("verify", len(found), None, made=caller.made, reused=caller.reused))
+        return ask(session, caller, (e for t in tables for e in examples(t)), checks)
+
+
+def ask(
+    session: Session,
+    caller: Caller,
+    rows: Iterable[Example],
+    checks: tuple[str, ...],
+    *,
+    total: int | None = None,
+    longest: int = 0,
+) -> dict[str, dict[str, Score]]:
+    """Ask about all rows, as far as the budget goes, and return the scores: id → check → score.
+
+    `total` rows are expected, for the progress; `longest` is that of `curate.verify.questions`.
+    """
+    found: dict[str, dict[str, Score]] = defaultdict(dict)
+    model = caller.backend.model
+    asked = (question for row in rows for question in questions(model, checks, row, longest))
+    for question, completion in caller.answers(asked):
+        given = score(question, completion)
+        found[given.id][given.filter] = given
+        budget = caller.budget
+        tokens = budget.prompt_tokens + budget.completion_tokens
+        session.tick(
+            Progress("verify", len(found), total, 0, 0, caller.made, caller.reused, tokens, budget.cost)
+        )
     return found
 
 
@@ -136,7 +164,8 @@ def _decide(
                 reasons[example.task][str(lost.reason)] += 1
             for check, given in own.items():
                 checks[check]["asked"] += 1
-                checks[check]["failed"] += given.score is None
+                checks[check]["failed"] += given.failed
+                checks[check]["unreadable"] += given.unreadable
     kept_scores.finish()
     whole = not caller.stopped and not caller.failed
     return writer.finish(

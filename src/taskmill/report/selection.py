@@ -113,6 +113,10 @@ def write_selection_report(path: Path, record: Mapping[str, Any], points: Mappin
         "names": list(record["measures"]),
         "groups": _rows_of_groups(record["groups"]),
         "settings": _settings(config),
+        # Quotas are what the table of groups shows as chosen.
+        "selector": _plain({key: own for key, own in record["selector"].items() if key != "quotas"}),
+        "overlap": {key: f"{100 * share:.2f} %" for key, share in record["overlap"].items()},
+        "pool": _plain(record["pool"]),
     }
     atomic_write(path, render("selection.html.j2", slots).encode())
     return path
@@ -146,10 +150,34 @@ def _figures(record: Mapping[str, Any]) -> Sequence[Mapping[str, str]]:
 
 def _rows_of_groups(groups: Mapping[str, Mapping[str, int]], most: int = 40) -> list[dict[str, Any]]:
     largest = sorted(groups.items(), key=lambda item: (-item[1]["rows"], item[0]))[:most]
+    shares = [100 * counts["chosen"] / max(1, counts["rows"]) for _, counts in largest]
+    most_share = max(shares, default=0) or 1
     return [
-        {"name": name or "(none)", **counts, "share": 100 * counts["chosen"] / max(1, counts["rows"])}
-        for name, counts in largest
+        {"name": name or "(none)", **counts, "share": share, "bar": round(100 * share / most_share, 1)}
+        for (name, counts), share in zip(largest, shares, strict=True)
     ]
+
+
+def _plain(evidence: Mapping[str, Any], most: int = 30) -> dict[str, str]:
+    """Return evidence as lines of a table: what stands within is named by its path, long lists are cut."""
+    lines: dict[str, str] = {}
+    for key, value in evidence.items():
+        name = str(key).replace("_", " ")
+        if isinstance(value, Mapping):
+            lines |= {f"{name}: {inner}": found for inner, found in _plain(value, most).items()}
+        elif isinstance(value, list):
+            if value:
+                lines[name] = ", ".join(map(_one, value[:5])) + (
+                    f" and {n} more" if (n := len(value) - 5) > 0 else ""
+                )
+        else:
+            lines[name] = thousands(value) if isinstance(value, int) and value is not True else str(value)
+    left = len(lines) - most
+    return lines if left <= 0 else dict(list(lines.items())[:most]) | {"…": f"{left} more in the JSON report"}
+
+
+def _one(value: Any) -> str:
+    return ": ".join(map(str, value.values())) if isinstance(value, Mapping) else str(value)
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, str]:

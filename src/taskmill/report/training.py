@@ -85,7 +85,9 @@ def write_training_report(out: Path) -> Path:
     record = next(
         (found for name in ("adapter", "model") if (found := read_json(out / name / "taskmill.json"))), {}
     )
-    recipe = record.get("recipe") or run.get("config", {})
+    recipe = dict(record.get("recipe") or run.get("config", {}))
+    if "prefix" in record:
+        recipe["prefix"] = "{used}: {why}".format(**record["prefix"])
     slots = {
         "name": out.resolve().name,
         "base": run.get("base", {}),

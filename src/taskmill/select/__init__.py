@@ -1,8 +1,9 @@
 """Selection: from a pool of rows, an ordered choice within a budget of rows, a share of them, or tokens.
 
-A selector puts rows in order; what it chooses for a budget is the beginning of that order, so the choice
-for a smaller budget is a prefix of the choice for a larger one. A row that does not fit into what is left
-of a token budget is passed over and the next one is tried. Nothing depends on the order of the pool's
+A selector puts rows in order; what it chooses for a budget is the beginning of that order. So of rows, or a
+share of them, the choice for a smaller budget is a prefix of the choice for a larger one. Of tokens it need
+not be: a row that does not fit into what is left is passed over and the next one is tried, so that a smaller
+budget may hold rows that a larger one has spent on longer ones. Nothing depends on the order of the pool's
 rows: what is equal is decided by id, what is random is drawn by seed over the rows in order of id.
 """
 

@@ -9,8 +9,9 @@
 | `hidden-mean:MODEL`, `hidden-last:MODEL` | the same states: their mean, or the last one | extra `train` |
 | `auto` | `static` where it is installed, else `hash` | |
 
-Nothing is downloaded but a `hidden:` model that is named by its Hub name. Texts are never cut except to the
-context of a model. Equal texts have equal vectors, whatever stands beside them in a batch; only `hash` also
+Nothing is downloaded but a `hidden:` model that is named by its Hub name. `hash` and `static` read a text
+whole; `minilm` reads its first 256 word pieces, `hidden` its first 2,048 tokens, or as many as the model can
+take. Equal texts have equal vectors, whatever stands beside them in a batch; only `hash` also
 depends on the texts its document frequencies are counted in.
 """
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -32,7 +33,7 @@ from taskmill.errors import BackendError, InputError, MissingExtra, UsageError
 from taskmill.ids import content_id
 from taskmill.registry import Registry
 
-__all__ = ["EMBEDDERS", "Embedder", "Embedding", "embed", "embedding"]
+__all__ = ["EMBEDDERS", "Embedder", "Embedding", "embed", "embedding", "encoded", "loaded"]
 
 Array = np.ndarray[Any, Any]
 
@@ -41,6 +42,10 @@ VERSION = "1"
 
 WIDTH = 256
 """Width of `hash` (chosen: that of the static table, so that either fits where the other does)."""
+
+KEPT = 8192
+"""Texts that are encoded before their vectors are kept (chosen: two minutes of MiniLM on two cores, which is
+what a kill loses)."""
 
 _MAGIC = b"taskmill embeddings 1\n"
 
@@ -98,15 +103,29 @@ def embedding(
     Raises UnknownName for a name nobody registered, UsageError for `hidden` without a model, MissingExtra
     or BackendError if the model cannot be loaded, InputError if the column holds no strings.
     """
-    for column in (texts, texts if fit is None else fit):
-        if not _is_text(column.type):
-            raise InputError(
-                f"texts to embed are strings, not {column.type}; name the text column with --text"
-            )
+    return encoded(texts, loaded(name, (texts if fit is None else fit,)), cache)
+
+
+def loaded(name: str, fit: Iterable[pa.Array | pa.ChunkedArray]) -> Embedder:
+    """Return the embedder of a name; `fit` are the columns of texts it is fitted to, read once and in pieces.
+
+    Raises as `embedding` does.
+    """
     kind, _, model = name.partition(":")
-    embedder = EMBEDDERS.get(kind)(model, texts if fit is None else fit)
-    vectors = _distinct(texts, embedder, cache) if embedder.cached else embedder.encode(texts)
+    return EMBEDDERS.get(kind)(model, map(_texts, fit))
+
+
+def encoded(texts: pa.Array | pa.ChunkedArray, embedder: Embedder, cache: Path | None = None) -> Embedding:
+    """Return the vectors of a string column by an embedder that is loaded, each different text once."""
+    column = _texts(texts)
+    vectors = _distinct(column, embedder, cache) if embedder.cached else embedder.encode(column)
     return Embedding(vectors, embedder.key, np.flatnonzero(~vectors.any(axis=1)))
+
+
+def _texts(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    if not _is_text(column.type):
+        raise InputError(f"texts to embed are strings, not {column.type}; name the text column with --text")
+    return column
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -127,11 +146,15 @@ def _distinct(texts: pa.Array, embedder: Embedder, cache: Path | None) -> Array:
         ids = [bytes.fromhex(content_id(VERSION, embedder.key, text)) for text in different]
         found = _read(_folder(cache, embedder), {key: at for at, key in enumerate(ids) if at})
     missing = [at for at in range(1, len(different)) if at not in found]
-    fresh = embedder.encode(pa.array([different[at] for at in missing], pa.large_string()))
-    if cache is not None and missing:
-        _write(_folder(cache, embedder), embedder.key, [ids[at] for at in missing], fresh)
-    vectors = np.zeros((len(different), fresh.shape[1]), np.float32)
-    vectors[missing] = fresh
+    vectors = np.zeros((len(different), 0), np.float32)
+    for start in range(0, max(1, len(missing)), KEPT):  # once for nothing, which says how wide vectors are
+        part = missing[start : start + KEPT]
+        fresh = embedder.encode(pa.array([different[at] for at in part], pa.large_string()))
+        if cache is not None and part:
+            _write(_folder(cache, embedder), embedder.key, [ids[at] for at in part], fresh)
+        if not start:
+            vectors = np.zeros((len(different), fresh.shape[1]), np.float32)
+        vectors[part] = fresh
     for at, vector in found.items():
         vectors[at] = vector
     return vectors[row_of]
@@ -143,10 +166,14 @@ class _Hash:
     key = f"hash-{WIDTH}"
     cached = False  # as fast as reading, and a function of the fit as well
 
-    def __init__(self, fit: pa.Array) -> None:
-        from taskmill.kernels.hashed import frequencies
+    def __init__(self, fit: Iterable[pa.Array]) -> None:
+        from taskmill.kernels.hashed import Frequencies, frequencies
 
-        self._known = frequencies(fit)
+        rows, counts = 0, np.zeros(1, np.int64)
+        for texts in fit:
+            found = frequencies(texts)
+            rows, counts = rows + found.rows, counts + found.counts
+        self._known = Frequencies(rows, counts)
 
     def encode(self, texts: pa.Array) -> Array:
         """Return projected TF-IDF vectors."""
@@ -287,7 +314,7 @@ def _hidden(model: str, pooling: str) -> Embedder:
 
 
 Make = Callable[[str, Any], Embedder]
-"""(what stands behind the colon of a name, the texts to fit) → a loaded embedder."""
+"""(what stands behind the colon of a name, the columns of texts to fit, to be read once) → an embedder."""
 
 EMBEDDERS: Registry[Make] = Registry("embedder")
 """Name, up to the colon → factory."""

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taskmill.kernels.distances import nearest, neighbours
+from taskmill.kernels.distances import nearest_distance, neighbours
 from taskmill.select import Budget, Pool, Selection, generator
 from taskmill.select.simple import Length, Random
 
@@ -62,8 +62,9 @@ def measure(pool: Pool, rows: Array, columns: Mapping[str, pa.Array], look: Arra
     if pool.embeddings is None or not len(placed) or not len(look):
         return found
     chosen = np.ascontiguousarray(pool.embeddings[placed])
-    like = nearest(np.ascontiguousarray(pool.embeddings[look]), chosen)[0].astype(np.float64)
-    distance = np.sqrt(np.maximum(2.0 - 2.0 * like, 0.0))
+    others = look[~np.isin(look, placed)]
+    distance = np.zeros(len(look))
+    distance[: len(others)] = nearest_distance(np.ascontiguousarray(pool.embeddings[others]), chosen)
     found["covering_radius"] = round(float(distance.max()), 6)
     found["mean_distance"] = round(float(distance.mean()), 6)
     some = placed[: max(1000, int(WORK / (chosen.size or 1)))]

@@ -56,10 +56,7 @@ class KCenter(Selector):
     ) -> Selection:
         vectors = pool.vectors("k-center")
         costs, limit = budget.costs(pool)
-        start = fill(pool, budget, pool.start, np.zeros(len(pool.start))).rows
-        able = live & (costs <= limit)
-        if not len(start) and able.any():
-            start = np.array([self._first(pool, vectors, live, able, seed)])
+        start = self.opening(pool, budget, seed, live)
         rows, products = np.zeros(0, np.int64), np.zeros(0)
         if len(start):
             rows, products = farthest_first(vectors, start, live.copy(), costs, limit, pool.rank)
@@ -72,6 +69,19 @@ class KCenter(Selector):
         evidence = {**evidence, "covering": len(rows), "zero vectors": _named(pool, pool.empty)}
         order, scores = np.concatenate([rows, rest]), np.concatenate([distances, np.zeros(len(rest))])
         return fill(pool, budget, order, scores, evidence)
+
+    def opening(self, pool: Pool, budget: Budget, seed: int, live: Array | None = None) -> Array:
+        """Return the rows it begins with (int64): those chosen already, or the first one; none if none fits.
+
+        `live`: rows that may be the first (bool; default: those with a vector).
+        """
+        vectors = pool.vectors("k-center")
+        if len(pool.start):
+            return fill(pool, budget, pool.start, np.zeros(len(pool.start))).rows
+        costs, limit = budget.costs(pool)
+        live = ~pool.empty if live is None else live
+        able = live & (costs <= limit)
+        return np.array([self._first(pool, vectors, live, able, seed)] if able.any() else [], np.int64)
 
     def _first(self, pool: Pool, vectors: Array, live: Array, able: Array, seed: int) -> int:
         """Return the row to begin with, among those that can be afforded."""

@@ -5,6 +5,9 @@ IFD (instruction-following difficulty, Li et al. 2024, 2308.12032; with a small 
 starts the answer alone with nothing, so that its first token has no probability there and an answer of one
 token has no loss; here it stands behind a line break. What cannot be scored is reported with its reason and
 never chosen; it never counts as 0.
+
+Every score is kept by model, prompt and text as soon as it is there: a choice that was killed goes on where
+it stood, and another budget, band or quota computes nothing again.
 """
 
 from __future__ import annotations
@@ -12,12 +15,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 
-from taskmill.calls import Scorer, ScoreRequest
+from taskmill.calls import Completion, Scorer, ScoreRequest, Scores
+from taskmill.durable import cache_folder
 from taskmill.errors import BackendError, UsageError
+from taskmill.ids import content_id
+from taskmill.ledger import Ledger
 from taskmill.select import Budget, Needs, Pool, Selection, Selector, fill
 
 __all__ = ["Ifd", "Losses", "Perplexity", "ifd", "losses"]
@@ -30,6 +37,9 @@ a word; a model's own start token, where its tokenizer reads one from text, is g
 
 EMBEDDED = "openvino:smollm2-135m"
 
+VERSION = "scores 1"
+"""Enters the key of every kept score; raised when what a score means changes."""
+
 
 class Losses(NamedTuple):
     """`values`: mean negative log-likelihood of a token (float64 [n], nats; NaN where `errors` says why)."""
@@ -38,31 +48,46 @@ class Losses(NamedTuple):
     errors: dict[int, str]
 
 
-def losses(pairs: Iterable[tuple[str, str]], scorer: Scorer) -> Losses:
+def losses(pairs: Iterable[tuple[str, str]], scorer: Scorer, known: Ledger | None = None) -> Losses:
     """Return the mean loss of each text behind its prompt; `pairs` are (prompt, text).
 
-    The texts are asked for as a stream, in whatever order the answers come. A text that is blank or that the
-    scorer refuses gets an entry in `errors`. Raises BackendError if no request can succeed.
+    The texts are asked for as a stream, in whatever order the answers come; equal pairs once, and those
+    `known` not at all: it gets every score as it comes. A text that is blank or that the scorer refuses gets
+    an entry in `errors`. Raises BackendError if no request can succeed.
     """
     asked = list(pairs)
+    keys = [content_id(VERSION, scorer.model, prompt, text) for prompt, text in asked]
     errors = {at: "there is no text to score" for at, (_, text) in enumerate(asked) if not text.strip()}
-    found: dict[int, float] = {}
-    for scores in scorer.score(
-        ScoreRequest(str(at), (text,), prompt=prompt)
-        for at, (prompt, text) in enumerate(asked)
-        if at not in errors
-    ):
-        at = int(scores.key)
-        if scores.error:
-            errors[at] = scores.error
-        elif not scores.tokens or scores.tokens[0] < 1 or not math.isfinite(scores.logprobs[0]):
-            errors[at] = "the model gives no finite log-probability"
-        else:
-            found[at] = -scores.logprobs[0] / scores.tokens[0]
-    for at in range(len(asked)):
-        if at not in found:
-            errors.setdefault(at, "the model sent no answer")
-    return Losses(np.array([found.get(at, math.nan) for at in range(len(asked))], np.float64), errors)
+    wanted = {key: at for at, key in enumerate(keys) if at not in errors}
+    found: dict[str, float | str] = {}
+    for key in wanted:
+        kept = known.get(key) if known is not None else None
+        if kept is not None:
+            found[key] = float(kept.text)
+    requests = (
+        ScoreRequest(key, (asked[at][1],), prompt=asked[at][0])
+        for key, at in wanted.items()
+        if key not in found
+    )
+    for scores in scorer.score(requests):
+        found[scores.key] = value = _loss(scores)
+        if known is not None and isinstance(value, float):
+            known.append((Completion(scores.key, repr(value), completion_tokens=scores.tokens[0]),))
+    for at, key in enumerate(keys):
+        value = found.get(key, "the model sent no answer")
+        if isinstance(value, str):
+            errors.setdefault(at, value)
+    values = [math.nan if at in errors else found[key] for at, key in enumerate(keys)]
+    return Losses(np.array(values, np.float64), errors)
+
+
+def _loss(scores: Scores) -> float | str:
+    """Return the mean loss of a token, or why there is none."""
+    if scores.error:
+        return scores.error
+    if not scores.tokens or scores.tokens[0] < 1 or not math.isfinite(scores.logprobs[0]):
+        return "the model gives no finite log-probability"
+    return -scores.logprobs[0] / scores.tokens[0]
 
 
 def ifd(
@@ -72,18 +97,20 @@ def ifd(
     *,
     start: str = START,
     ratio: str = "perplexity",
+    known: Ledger | None = None,
 ) -> Losses:
     """Return the instruction-following difficulty of each answer; 1 and above: its prompt does not help.
 
     `ratio` "perplexity" is ppl(A|Q) / ppl(A) (Superfiltering's code), "loss" the ratio of the mean losses
-    (the paper's formula); both pass 1 together. Both passes count the same tokens, the first one too.
+    (the paper's formula); both pass 1 together. Both passes count the same tokens, the first one too. `known`
+    is that of `losses`.
     """
     both = [
         pair
         for prompt, answer in zip(prompts, answers, strict=True)
         for pair in ((prompt, answer), (start, answer))
     ]
-    values, wrong = losses(both, scorer)
+    values, wrong = losses(both, scorer, known)
     behind, alone = values[0::2], values[1::2]
     errors = {at // 2: why for at, why in sorted(wrong.items(), reverse=True)}
     if ratio == "loss":
@@ -96,19 +123,41 @@ def ifd(
 
 
 @dataclass(frozen=True)
-class Ifd(Selector):
+class _Scored(Selector):
+    """A selector that asks a model about texts. The model is loaded once, at the first text."""
+
+    model: str = field(default=EMBEDDED, metadata={"help": "backend:name of the model that scores"})
+    start: str = field(default=START, metadata={"help": "what a text alone stands behind"})
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The backend; raises UsageError if it cannot score given texts."""
+        from taskmill.backends import ModelConfig, load
+
+        loaded = load(ModelConfig(ref=self.model))
+        if not hasattr(loaded, "score"):
+            raise UsageError(
+                f"the backend of {self.model} cannot score given texts; use openvino: or transformers:"
+            )
+        return cast(Scorer, loaded)
+
+    def known(self) -> Ledger:
+        """Open the scores of this model that were computed before: a ledger in the user's cache."""
+        return Ledger(cache_folder() / "scores" / content_id(VERSION, self.scorer.model), "select")
+
+
+@dataclass(frozen=True)
+class Ifd(_Scored):
     """Rows whose instruction helps least in finding the answer, of those where it helps at all (IFD < 1)."""
 
     uses: ClassVar[tuple[str, ...]] = ("table",)
 
-    model: str = field(default=EMBEDDED, metadata={"help": "backend:name of the model that scores"})
     prompt: str = field(default="instruction", metadata={"help": "column of the instruction"})
     answer: str = field(default="response", metadata={"help": "column of the answer"})
     ratio: str = field(
         default="perplexity",
         metadata={"help": "of perplexities or losses", "choices": ("perplexity", "loss")},
     )
-    start: str = field(default=START, metadata={"help": "what an answer alone stands behind"})
 
     def pick(self, pool: Pool, budget: Budget, seed: int) -> Selection:
         """Return rows of IFD < 1, the highest first; a score is the row's IFD.
@@ -117,7 +166,10 @@ class Ifd(Selector):
         and names every row that could not be scored. Raises BackendError if no row could.
         """
         prompts, answers = self._texts(pool)
-        values, errors = ifd(prompts, answers, _scorer(self.model), start=self.start, ratio=self.ratio)
+        with self.known() as known:
+            values, errors = ifd(
+                prompts, answers, self.scorer, start=self.start, ratio=self.ratio, known=known
+            )
         _some(values, errors)
         order = np.lexsort((pool.rank, -values))
         order = order[values[order] < 1]  # a NaN is not
@@ -146,7 +198,7 @@ class Ifd(Selector):
 
 
 @dataclass(frozen=True)
-class Perplexity(Selector):
+class Perplexity(_Scored):
     """Rows by how well a model foresees them."""
 
     uses: ClassVar[tuple[str, ...]] = ("texts",)
@@ -158,8 +210,6 @@ class Perplexity(Selector):
             "choices": ("low", "mid", "high"),
         },
     )
-    model: str = field(default=EMBEDDED, metadata={"help": "backend:name of the model that scores"})
-    start: str = field(default=START, metadata={"help": "what each text stands behind"})
 
     def pick(self, pool: Pool, budget: Budget, seed: int) -> Selection:
         """Return rows by perplexity, the lowest or highest first, or outwards from the median.
@@ -170,7 +220,8 @@ class Perplexity(Selector):
         if pool.texts is None:
             raise UsageError("perplexity needs texts; name their column with --text")
         pairs = ((self.start, text or "") for text in pool.texts.to_pylist())
-        values, errors = losses(pairs, _scorer(self.model))
+        with self.known() as known:
+            values, errors = losses(pairs, self.scorer, known)
         _some(values, errors)
         order = np.lexsort((pool.rank, values))[: len(pool) - len(errors)]  # NaN sorts last
         if self.band == "high":
@@ -185,16 +236,6 @@ class Perplexity(Selector):
     def needs(self, rows: int, width: int, picks: int) -> Needs:
         """One pass of the embedded model (135M) over rows of 250 tokens, 2 · parameters each."""
         return Needs(2e9 + 2000.0 * rows, 1.35e8 * 250.0 * rows)
-
-
-def _scorer(ref: str) -> Scorer:
-    """Load the backend of a model reference; raises UsageError if it cannot score given texts."""
-    from taskmill.backends import ModelConfig, load
-
-    loaded = load(ModelConfig(ref=ref))
-    if not hasattr(loaded, "score"):
-        raise UsageError(f"the backend of {ref} cannot score given texts; use openvino: or transformers:")
-    return cast(Scorer, loaded)
 
 
 def _some(values: Array, errors: Mapping[int, str]) -> None:

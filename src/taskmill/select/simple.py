@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,9 @@ from taskmill.select import Budget, Pool, Selection, Selector, fill, generator, 
 __all__ = ["Length", "Random", "Stratified", "by_chance", "by_group", "group_numbers"]
 
 Array = np.ndarray[Any, Any]
+
+Pick = Callable[..., Selection]
+"""(group, budget, rows of it that are chosen already) → the choice within the group, as places of it."""
 
 
 def by_chance(pool: Pool, seed: int, purpose: str) -> tuple[Array, Array]:
@@ -86,39 +90,96 @@ def by_group(selector: Selector, pool: Pool, budget: Budget, seed: int, equal: b
 
     Quotas are `equal` or follow the groups' sizes, in rows or in tokens, as the budget is. The groups'
     parts of a budget of rows add up to it and grow with it (see `interleave`), so a smaller budget is a
-    prefix. Of a budget of tokens each group has its share, and what a smaller group leaves over.
+    prefix; what a group has not enough rows for, or rejects, goes to the others. Of a budget of tokens each
+    group has its share, and what other groups leave over. The evidence has that of each group, by name.
     Raises UsageError without groups, or with rows that are chosen already.
     """
     if len(pool.start):
         raise UsageError("quotas and rows chosen before do not go together; leave out --group-by or --start")
     groups, names = group_numbers(pool)
-    costs, limit = budget.costs(pool)
-    rows = [pool.by_id[groups[pool.by_id] == g] for g in range(len(names))]
-    sizes = np.array([int(costs[own].sum()) for own in rows])
+    costs, _ = budget.costs(pool)
+    members = [pool.by_id[groups[pool.by_id] == g] for g in range(len(names))]
+
+    def pick(g: int, part: Budget, start: Array | None = None) -> Selection:
+        own = pool.take(members[g])
+        own = own if start is None else replace(own, start=start)
+        return selector.pick(own, part, seed)
+
+    sizes = np.array([int(costs[own].sum()) for own in members])
     weights = np.ones_like(sizes) if equal else sizes
-    quotas = _token_quotas(sizes, weights, limit)
-    if budget.tokens is None:
-        turns = interleave(groups[pool.by_id], equal)[:limit]
-        quotas = np.bincount(groups[pool.by_id][turns], minlength=len(names))
-    picked, scores, turn, group, left = [], [], [], [], 0
-    for g in np.argsort(sizes, kind="stable").tolist():
-        quota = int(quotas[g]) + (left if budget.tokens is not None else 0)
-        if not quota:
-            continue
-        own = Budget(rows=quota) if budget.tokens is None else Budget(tokens=quota)
-        chosen = selector.pick(pool.take(rows[g]), own, seed)
-        mine = rows[g][chosen.rows]
-        left = quota - int(costs[mine].sum())
-        picked.append(mine)
-        scores.append(chosen.scores)
-        # The middle of the place a row takes within its group's share.
-        turn.append((np.cumsum(costs[mine]) - costs[mine] / 2) / weights[g])
-        group.append(np.full(len(mine), g))
-    evidence = {"groups": len(names), "quotas": {names[g]: int(quotas[g]) for g in range(len(names))}}
-    if not picked:
+    share = _rows_of_groups if budget.tokens is None else _tokens_of_groups
+    quotas, chosen = share(pool, budget, groups, members, equal, pick)
+    evidence = {
+        "groups": len(names),
+        "quotas": {name: int(quotas[g]) for g, name in enumerate(names)},
+        "by group": {names[g]: dict(own.evidence) for g, own in sorted(chosen.items()) if own.evidence},
+    }
+    if not any(len(own.rows) for own in chosen.values()):
         return Selection(np.zeros(0, np.int64), np.zeros(0), evidence)
+    picked, scores, turn, group = [], [], [], []
+    for g, own in sorted(chosen.items()):
+        mine = members[g][own.rows]
+        picked.append(mine)
+        scores.append(own.scores)
+        # The middle of the place a row takes within its group's share.
+        turn.append((np.cumsum(costs[mine]) - costs[mine] / 2) / max(1, weights[g]))
+        group.append(np.full(len(mine), g))
     order = np.lexsort((np.concatenate(group), np.concatenate(turn)))
     return Selection(np.concatenate(picked)[order], np.concatenate(scores)[order], evidence)
+
+
+def _rows_of_groups(
+    pool: Pool, budget: Budget, groups: Array, members: list[Array], equal: bool, pick: Pick
+) -> tuple[Array, dict[int, Selection]]:
+    """Return (quotas, the choice of each group) for a budget of rows.
+
+    A group that gives fewer rows than its quota has rejected the others: its later turns go to the rest.
+    """
+    _, limit = budget.costs(pool)
+    turns = groups[pool.by_id][interleave(groups[pool.by_id], equal)]
+    sizes = np.array([len(own) for own in members])
+    within = np.empty(len(turns), np.int64)
+    within[np.argsort(turns, kind="stable")] = np.concatenate([np.arange(size) for size in sizes])
+    chosen: dict[int, Selection] = {}
+    while True:
+        quotas = np.bincount(turns[within < sizes[turns]][:limit], minlength=len(members))
+        more = [g for g, quota in enumerate(quotas.tolist()) if quota > _picked(chosen, g)]
+        if not more:
+            return quotas, chosen
+        for g in more:
+            chosen[g] = pick(g, Budget(rows=int(quotas[g])))
+            if len(chosen[g].rows) < quotas[g]:
+                sizes[g] = len(chosen[g].rows)
+
+
+def _picked(chosen: dict[int, Selection], g: int) -> int:
+    return len(chosen[g].rows) if g in chosen else 0
+
+
+def _tokens_of_groups(
+    pool: Pool, budget: Budget, groups: Array, members: list[Array], equal: bool, pick: Pick
+) -> tuple[Array, dict[int, Selection]]:
+    """Return (quotas, the choice of each group) for a budget of tokens.
+
+    Smaller groups come first and leave what they have over to the next; what is left in the end is offered
+    to all once more, so that no row that fits is left out but by its selector.
+    """
+    costs, limit = budget.costs(pool)
+    sizes = np.array([int(costs[own].sum()) for own in members])
+    quotas = _token_quotas(sizes, np.ones_like(sizes) if equal else sizes, limit)
+    chosen: dict[int, Selection] = {}
+    order, left = np.argsort(sizes, kind="stable").tolist(), 0
+    for offered in (quotas, np.zeros_like(quotas)):
+        for g in order:
+            left += int(offered[g])
+            early = chosen[g].rows if g in chosen else np.zeros(0, np.int64)
+            rest = np.delete(members[g], early)
+            if not len(rest) or costs[rest].min() > left:
+                continue
+            spent = int(costs[members[g][early]].sum())
+            chosen[g] = pick(g, Budget(tokens=spent + left), early if len(early) else None)
+            left -= int(costs[members[g][chosen[g].rows]].sum()) - spent
+    return quotas, chosen
 
 
 def _token_quotas(sizes: Array, weights: Array, limit: int) -> Array:

@@ -240,7 +240,8 @@ def _share(seed: int, row: str, purpose: str) -> float:
     return draw(seed, row, purpose) / 2**63
 
 
-def _row(own: Sequence[Example], group: str, balance: Balance, seed: int) -> CtgaRow:
+def _attributes(own: Sequence[Example], balance: Balance, seed: int) -> dict[str, str]:
+    """Return the attributes of a row, name → text: what its examples have, in the shares of `balance`."""
     first = own[0]
     labelled = isinstance(get(first.task), LabelType)
     sets = {e.options for e in own}
@@ -253,13 +254,19 @@ def _row(own: Sequence[Example], group: str, balance: Balance, seed: int) -> Ctg
     sentence = ""
     if len(own) == 1 and _share(seed, first.id, "sentence") < balance.sentences:
         sentence = about(first)
-    parts = [bonito_completion(e.instruction, e.response, e.context) for e in own]
+    return attributes_text(labels=labels, answer=answer, tasks=len(own), sentence=sentence)
+
+
+def _row(own: Sequence[Example], group: str, balance: Balance, seed: int) -> CtgaRow:
+    first = own[0]
+    title = get(first.task).title
+    attributes: dict[str, str] = {}
     if balance.protocol == "bonito":
-        attributes: dict[str, str] = {}
-        prompt = bonito_prompt(get(first.task).title, first.context)
+        prompt = bonito_prompt(title, first.context)
     else:
-        attributes = attributes_text(labels=labels, answer=answer, tasks=len(own), sentence=sentence)
-        prompt = attributes_prompt(get(first.task).title, first.context, attributes)
+        attributes = _attributes(own, balance, seed)
+        prompt = attributes_prompt(title, first.context, attributes)
+    parts = [bonito_completion(e.instruction, e.response, e.context) for e in own]
     completion = f"\n{TASK_MARKER}\n".join(parts)
     return CtgaRow(
         content_id(prompt, completion),

@@ -262,7 +262,9 @@ class TaskType:
             return missing if self.turns_a_sentence else {}
         begins = turned_start(sentence) if turns else ""
         if turns and not begins:  # the replies would be copies
-            return Rejected(Reason.NOT_APPLICABLE, "no sentence of the passage can begin with its last phrase")
+            return Rejected(
+                Reason.NOT_APPLICABLE, "no sentence of the passage can begin with its last phrase"
+            )
         return {"sentence": sentence, **({"begins": begins} if begins else {})}
 
     def drawn(self, ask: Ask) -> Mapping[str, str] | Rejected:

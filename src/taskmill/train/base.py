@@ -173,7 +173,8 @@ def _quantised(base: Base, torch: Any, hf: Any, device: str) -> dict[str, Any]:
 def trainable(model: Any, base: Base, config: TrainConfig) -> Any:
     """Return the model ready to train: with an adapter on all linear layers, or itself for `full`.
 
-    Draws the adapter's start from torch's generator: seed it before. All that is trained is fp32.
+    Draws the adapter's start from torch's generator: seed it before. All that is trained is fp32. Raises
+    ConfigError for a model that no adapter fits (Mamba's layers).
     """
     torch, _, peft = packages()
     if config.gradient_checkpointing:
@@ -196,6 +197,11 @@ def trainable(model: Any, base: Base, config: TrainConfig) -> Any:
         warnings.simplefilter("ignore")  # peft 0.21 calls names that transformers 5 deprecates
         if config.method == "qlora":
             model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-        adapted = peft.get_peft_model(model, settings, autocast_adapter_dtype=True)
+        try:
+            adapted = peft.get_peft_model(model, settings, autocast_adapter_dtype=True)
+        except ValueError as error:
+            line = " ".join(str(error).split())[:200]
+            way = f"method {config.method} does not suit {base.name}"
+            raise ConfigError(f"{way}: {line}; take full") from error
     adapted.peft_config["default"].base_model_name_or_path = base.name
     return adapted

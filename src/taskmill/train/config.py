@@ -84,7 +84,7 @@ class TrainConfig:
         default="",
         metadata={
             "help": "shared: rows of one passage that begin alike pass through the model as one; "
-            "own: each by itself (laptop shared, paper own)",
+            "own: each by itself, as with models that cannot share (laptop shared, paper own)",
             "choices": ("", "shared", "own"),
         },
     )

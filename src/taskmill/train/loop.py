@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from taskmill.config import to_mapping
-from taskmill.errors import BackendError, InputError
+from taskmill.errors import BackendError, ConfigError, InputError
 from taskmill.train import checkpoint, lean
 from taskmill.train.base import Base, find, load_model, load_tokenizer, packages, precision, trainable
 from taskmill.train.batches import Step, micro_batches, plan
@@ -21,13 +21,14 @@ from taskmill.train.encode import Encoded, Encoder, digest
 from taskmill.train.folder import Log, finished, locked, start
 from taskmill.train.loss import Supervised
 from taskmill.train.memory import reused_memory
+from taskmill.train.prefix import Layout, lay_out
 from taskmill.train.result import describe, write_adapter, write_model
 from taskmill.train.rows import TrainRow, split
-from taskmill.train.tree import Tree, pad, trees
+from taskmill.train.tree import pad
 
 __all__ = ["OnStep", "learning_rate", "train"]
 
-FORMAT = 2
+FORMAT = 3
 """Of run folders; a change of batches, token streams or checkpoints raises it."""
 
 SHOWN = 20
@@ -46,10 +47,10 @@ class OnStep(Protocol):
 
 @dataclass
 class Data:
-    """Encoded rows to train and to validate on, those that begin alike together, and what became of all."""
+    """Encoded rows to train and to validate on, and what became of all that were given."""
 
-    rows: list[Tree]
-    valid: list[Tree]
+    rows: list[Encoded]
+    valid: list[Encoded]
     counts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -81,7 +82,8 @@ def train(
             lean.apply(model)
             run = Run(model, data, config, out, kind, device, torch)
             run.work(on_progress)
-            record = describe(base, config, data.counts, run.summary())
+            counts = data.counts | {"read": run.read}
+            record = describe(base, config, counts, run.summary())
             write = write_model if config.method == "full" else write_adapter
             result = write(target, model, tokenizer, record)
         checkpoint.clear(out / "checkpoints")
@@ -97,8 +99,7 @@ def prepare(rows: Iterable[TrainRow], config: TrainConfig, tokenizer: Any) -> Da
         raise InputError(f"there is no row to train on ({encoder.seen} given{why})")
     kept, held = split([row.group for row in found], config.valid_share, config.seed)
     own, valid = [found[i] for i in kept], [found[i] for i in held]
-    data = Data(_trees(own, config), _trees(valid, config))
-    data.counts = {
+    counts = {
         "rows": encoder.seen,
         "train": len(kept),
         "valid": len(held),
@@ -106,17 +107,10 @@ def prepare(rows: Iterable[TrainRow], config: TrainConfig, tokenizer: Any) -> Da
         "refused": len(encoder.refused),
         "refusals": [{"row": r.index, "why": r.why} for r in encoder.refused[:SHOWN]],
         "tokens": sum(len(row.ids) for row in own),
-        "read": sum(map(len, data.rows)),
         "supervised": sum(row.supervised for row in own),
         "sha256": digest([*own, *valid]),
     }
-    return data
-
-
-def _trees(rows: Sequence[Encoded], config: TrainConfig) -> list[Tree]:
-    if config.prefix == "own":
-        return [Tree((row,)) for row in rows]
-    return list(trees(rows, config.max_length))
+    return Data(own, valid, counts)
 
 
 def _identity(base: Base, config: TrainConfig, data: Data, kind: str, device: str) -> dict[str, Any]:
@@ -147,15 +141,17 @@ class Run:
     ) -> None:
         self.model, self.data, self.config, self.out, self.torch = model, data, config, out, torch
         self.kind, self.device = kind, device
-        self.lengths = [len(tree) for tree in data.rows]
-        self.steps = plan(self.lengths, config, [len(tree.rows) for tree in data.rows])
+        base = model if config.method == "full" else model.get_base_model()
+        self.supervised = Supervised(model, base.get_output_embeddings(), torch)
+        self.layout = self.lay_out(base)
+        self.lengths = [len(tree) for tree in self.layout.rows]
+        self.read = sum(self.lengths)
+        self.steps = plan(self.lengths, config, [len(tree.rows) for tree in self.layout.rows])
         self.ahead = list(accumulate(sum(self.lengths[i] for i in step) for step in self.steps))
         self.weights = [p for p in model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
             self.weights, lr=config.lr, weight_decay=config.weight_decay, fused=device == "cpu"
         )
-        base = model if config.method == "full" else model.get_base_model()
-        self.supervised = Supervised(model, base.get_output_embeddings(), torch)
         self.step = self.tokens = 0
         self.earlier = 0.0
         self.padded = 0
@@ -165,6 +161,15 @@ class Run:
         """Return seconds of training, earlier sessions included."""
         return self.earlier + time.monotonic() - self.started
 
+    def lay_out(self, base: Any) -> Layout:
+        """Return how the rows pass through the model; `base` is the model without the adapter's wrapping."""
+        config, data = self.config, self.data
+        self.model.eval()
+        with self.autocast():
+            return lay_out(
+                data.rows, data.valid, base, self.supervised, config.prefix, config.max_length, self.kind
+            )
+
     def work(self, on_progress: OnStep | None) -> None:
         """Train from the last checkpoint, or the start, to the end."""
         folder, total = self.out / "checkpoints", len(self.steps)
@@ -173,6 +178,11 @@ class Run:
             state = checkpoint.restore(found, self.model, self.optimiser, self.torch)
             self.step, self.tokens, self.earlier = state["step"], state["tokens"], state["elapsed_s"]
             self.padded = state["padded"]
+            if state["prefix"] != self.layout.prefix:
+                raise ConfigError(
+                    f"the checkpoint {found} was made with prefix {state['prefix']}, now "
+                    f"{self.layout.prefix} is in force ({self.layout.why}); choose another out folder"
+                )
         self.started = time.monotonic()
         self.log = Log(self.out / "log.jsonl", self.step)
         due = evaluation_steps(total, self.config.evaluations) if self.data.valid else set()
@@ -191,18 +201,26 @@ class Run:
                     self.step, total, line["loss"], line["tokens_per_s"], left * self.elapsed / self.tokens
                 )
             if time.monotonic() - saved >= 60 * self.config.checkpoint_minutes or self.step == total:
-                state = {"tokens": self.tokens, "padded": self.padded, "elapsed_s": round(self.elapsed, 3)}
-                checkpoint.save(folder, self.step, self.model, self.optimiser, state, self.torch)
+                checkpoint.save(folder, self.step, self.model, self.optimiser, self.state(), self.torch)
                 saved = time.monotonic()
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps besides step, weights, moments and the generator's state."""
+        return {
+            "tokens": self.tokens,
+            "padded": self.padded,
+            "elapsed_s": round(self.elapsed, 3),
+            "prefix": self.layout.prefix,
+        }
 
     def one(self, indices: Step, rate: float) -> dict[str, Any]:
         """Take one optimiser step on these rows and return its line for the log."""
         begun = time.monotonic()
         self.model.train()
-        count = sum(self.data.rows[i].supervised for i in indices)
+        count = sum(self.layout.rows[i].supervised for i in indices)
         summed = 0.0
         for micro in micro_batches(indices, self.lengths, self.config.micro_tokens):
-            batch = pad([self.data.rows[i] for i in micro], self.torch, self.device)
+            batch = pad([self.layout.rows[i] for i in micro], self.torch, self.device)
             self.padded += batch.ids.numel()
             with self.autocast():
                 loss = self.supervised.loss(batch)
@@ -230,7 +248,7 @@ class Run:
 
     def evaluate(self) -> float:
         """Return the mean loss (nats per supervised token) of the validation rows."""
-        rows, summed = self.data.valid, 0.0
+        rows, summed = self.layout.valid, 0.0
         self.model.eval()
         with self.torch.no_grad(), self.autocast():
             for micro in micro_batches(range(len(rows)), [len(t) for t in rows], self.config.micro_tokens):
@@ -257,6 +275,7 @@ class Run:
             "tokens_per_s": round(self.tokens / self.elapsed, 1),
             "precision": self.kind,
             "device": self.device,
+            "prefix": self.layout.record(),
             "loss": {
                 "train_first": losses[0],
                 "train_last_tenth": sum(last) / len(last),

@@ -24,7 +24,7 @@ class Supervised:
 
     def __init__(self, model: Any, head: Any, torch: Any) -> None:
         """Hook into `head`, the output layer of `model`."""
-        self._model, self._torch, self._wanted = model, torch, None
+        self._model, self.torch, self._wanted = model, torch, None
         head.register_forward_pre_hook(self._select)
 
     def _select(self, _: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -38,17 +38,20 @@ class Supervised:
         finally:
             self._wanted = None
 
-    def loss(self, batch: Batch) -> Any:
-        """Return the summed cross-entropy (nats, fp32) of the batch's supervised tokens."""
+    def logits(self, batch: Batch) -> Any:
+        """Return the logits [supervised tokens, vocabulary] of what predicts them, row by row."""
         laid_out = {}
         if batch.mask is not None:
             kind = self._model.dtype
-            lowest = self._torch.finfo(kind).min
+            lowest = self.torch.finfo(kind).min
             laid_out = {
                 "position_ids": batch.positions,
                 "attention_mask": batch.mask.clamp(min=lowest).to(kind),
             }
         with self._only(batch.wanted):
-            logits = self._model(input_ids=batch.ids, use_cache=False, **laid_out).logits
-        targets = batch.ids.roll(-1, dims=1)[batch.wanted]
-        return self._torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+            return self._model(input_ids=batch.ids, use_cache=False, **laid_out).logits
+
+    def loss(self, batch: Batch) -> Any:
+        """Return the summed cross-entropy (nats, fp32) of the batch's supervised tokens."""
+        logits, targets = self.logits(batch), batch.ids.roll(-1, dims=1)[batch.wanted]
+        return self.torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")

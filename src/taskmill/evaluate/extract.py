@@ -1,0 +1,261 @@
+"""An output → the answer in it, and which rule found it. No rule: a failed extraction, never a wrong answer.
+
+In order: what runs on into an invented question is cut off; the fragment behind the last cue that holds an
+answer of the task's kind ("So the answer is (B).", "Answer: 7", "উত্তর হল 11।"); else what the suite allows
+without a cue: an output that is nothing but an answer, its beginning, or its last number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from taskmill.evaluate.numbers import NUMBER, canonical, plain
+from taskmill.registry import Registry
+
+__all__ = ["EXTRACTORS", "Answer", "Extraction", "Extractor", "Kind", "extract", "kind_of", "readable"]
+
+
+class Extraction(NamedTuple):
+    """`answer`: in the canonical form of its kind, "" if none; `rule`: what found it; `span`: where."""
+
+    answer: str = ""
+    rule: str = ""
+    span: str = ""
+
+
+class Answer(NamedTuple):
+    """What an answer may look like: its kind, `words` of a closed set, texts of options, a language."""
+
+    kind: str
+    words: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    language: str = ""
+
+
+Kind = Callable[[str, Answer], tuple[str, str]]
+"""(fragment, what is looked for) → (answer, the part of the fragment it is); both "" if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extractor:
+    """How outputs are read. `kind` "" is that of the task's golds; `without` says what to do without a cue.
+
+    `without`: "whole" takes an output that is nothing but an answer, "start" also one that begins with an
+    answer, "last" the last number. `version` is raised when the same output may be read otherwise.
+    """
+
+    name: str
+    kind: str = ""
+    without: str = "whole"
+    version: int = 1
+
+
+EXTRACTORS: Registry[Extractor] = Registry("extractor")
+for _one in (
+    Extractor("bbh", "", "start"),
+    Extractor("bbh-cot", "", "whole"),
+    Extractor("letter", "letter", "start"),
+    Extractor("letter-cot", "letter", "whole"),
+    Extractor("number", "number", "last"),
+    Extractor("label", "label", "start"),
+    Extractor("text", "text", "start"),
+):
+    EXTRACTORS.register(_one.name, _one)
+
+_RUN_ON = re.compile(
+    r"\n[ \t]{0,9}(?:#{1,6} )?(?:Q|Question|Problem|Input|Passage|Frage|Pregunta|Задача|Swali|প্রশ্ন|ప్రశ్న|โจทย์"
+    r"|問題|问题)\s?[:：]|<\|im_end\|>|<\|endoftext\|>|<\|eot_id\|>|</s>|\n###(?!#)"
+)
+_CUES = 50
+"""Cues looked behind, from the last (chosen: an output that repeats itself for pages has no answer before)."""
+
+_FRAGMENT = 4000
+"""Characters read behind a cue (chosen: longer than any gold; it bounds the time for hostile outputs)."""
+
+_VERB = r"\b(?:is|are|was|should be|would be|must be|will be)"
+_ENGLISH = (
+    rf"\banswers?(?:\s+(?:to|for|of)\b[^.\n:]{{0,80}}?)?\s{{0,9}}(?P<is>{_VERB}\b)?\s{{0,9}}(?(is)[:：]?|[:：=])"
+    rf"|\b(?:correct|right|best)\s+(?:option|choice|label|one)\s+{_VERB}\b\s*:?"
+)
+_NATIVE = (
+    r"উত্তর\s*(?:হল|হলো|হচ্ছে|[:：])|\bantwort\s*(?:ist|lautet|[:：])|\brespuesta\s*(?:es|[:：])"
+    r"|\bréponse\s*(?:est|[:：])|答え\s*(?:は|[:：])|\bответ\s*(?:[—–:：-]|равен|будет)|\bjibu\s*(?:ni|[:：])"
+    r"|సమాధానం\s*[:：]?|คำตอบ\s*(?:คือ|[:：])|答案\s*(?:是|为|[:：])|(?:الإجابة|الجواب)\s*(?:هي|هو|[:：])"
+    r"|उत्तर\s*(?:है|[:：])|\bđáp án\s*(?:là|[:：])|\bcevap\s*[:：]|απάντηση\s*(?:είναι|[:：])"
+)
+_CUE = re.compile(rf"{_ENGLISH}|{_NATIVE}|####", re.IGNORECASE)
+_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_MARKUP = re.compile(r"\*\*|__|`|\\text\{([^{}]*)\}")
+_NOT = re.compile(r"\s*(?:not|n't|unlikely|unclear|unknown)\b", re.IGNORECASE)
+_THINKING = re.compile(r"\A.*</think>", re.DOTALL)
+
+
+def readable(output: object) -> str:
+    """Return an output as text: nothing for None, bytes that are no UTF-8 with replacement characters."""
+    if output is None:
+        return ""
+    if isinstance(output, bytes):
+        return output.decode("utf-8", "replace")
+    return str(output).encode("utf-8", "replace").decode("utf-8")
+
+
+def extract(output: str, extractor: Extractor, wanted: Answer) -> Extraction:
+    """Return the answer in an output and the rule that found it. Never raises, whatever the output is."""
+    read = _KINDS[wanted.kind]
+    text = _RUN_ON.split(_MARKUP.sub(r"\1", _THINKING.sub("", output)))
+    body = next((part for part in text if part.strip()), "").strip()
+    if not body:
+        return Extraction()
+    for boxed in reversed(_BOXED.findall(body)):
+        answer, span = read(boxed.replace("{,}", ",").strip(), wanted)
+        if answer:
+            return Extraction(answer, "boxed", span)
+    for cue in list(_CUE.finditer(body))[: -_CUES - 1 : -1]:
+        found = _behind(body[cue.end() : cue.end() + _FRAGMENT], cue[0], wanted)
+        if found.answer:
+            return found
+    return _without_cue(body, extractor.without, wanted)
+
+
+def _behind(rest: str, cue: str, wanted: Answer) -> Extraction:
+    """Read the line behind a cue. A colon may announce a text: a number must then come at once."""
+    fragment = rest.lstrip(" \t\r\n:：").partition("\n")[0]
+    if _NOT.match(fragment) and wanted.kind != "text":
+        return Extraction()
+    strict = cue.rstrip().endswith((":", "：", "="))
+    if strict and wanted.kind == "number" and not re.match(r"[^\w\n]{0,4}\d", plain(fragment)):
+        return Extraction()
+    answer, span = _KINDS[wanted.kind](fragment, wanted)
+    name = " ".join(cue.casefold().split()).strip()
+    return Extraction(answer, f"cue: {name}" if answer else "", span)
+
+
+def _without_cue(body: str, without: str, wanted: Answer) -> Extraction:
+    read = _KINDS[wanted.kind]
+    first = body.partition("\n")[0].strip()
+    if "\n" not in body or without == "start":
+        answer, span = read(first, wanted)
+        rest = first.removeprefix(span).strip(" .,!\"'`:;()[]") if first.startswith(span) else first
+        if answer and not rest and "\n" not in body:
+            return Extraction(answer, "whole", span)
+        if answer and without == "start" and _begins(first, span, wanted):
+            return Extraction(answer, "start", span)
+    if without == "last" and wanted.kind == "number":
+        for match in reversed(list(NUMBER.finditer(plain(body)))):
+            if value := canonical(match[0], wanted.language):
+                return Extraction(value, "last number", match[0])
+    if without == "start" and wanted.kind == "letter":
+        only = {m[0] for m in re.finditer(r"\([A-Z]\)", body)}
+        found = _letter(only.pop(), wanted)[0] if len(only) == 1 else ""
+        if found:  # it names one option, and no other
+            return Extraction(found, "only letter", found)
+    return Extraction()
+
+
+def _begins(line: str, span: str, wanted: Answer) -> bool:
+    """Say whether the answer opens the line; a label or a letter anywhere in a sentence is no answer."""
+    return wanted.kind in ("text", "words") or line.lstrip(" \"'([*").startswith(span.lstrip(" \"'(["))
+
+
+# kinds
+
+_BRACKETED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]")
+_BARE = re.compile(
+    r"(?:(?:option|choice|letter|answer)\s+)?[\"']?([A-Z])(?=$|[\s.,:;!\"')\]-])", re.IGNORECASE
+)
+_ARTICLE = re.compile(r"(?:A|I)\s+[a-z']")
+
+
+def _letter(fragment: str, wanted: Answer) -> tuple[str, str]:
+    text = fragment.strip()
+    bare = _BARE.match(text)
+    if bare and (bare[1].isupper() or len(text.strip(" .\"'")) == 1) and not _ARTICLE.match(text):
+        found, span = bare[1].upper(), bare[0]
+    elif bracketed := _BRACKETED.search(text):
+        found, span = bracketed[1].upper(), bracketed[0]
+    else:
+        return _by_text(text, wanted.options)
+    if wanted.options and ord(found) - ord("A") >= len(wanted.options):
+        return "", ""
+    return f"({found})", span
+
+
+def _by_text(text: str, options: Sequence[str]) -> tuple[str, str]:
+    """Return the letter of the option whose text this is."""
+    own = _bare(text)
+    same = [i for i, option in enumerate(options) if own and _bare(option) == own]
+    return (f"({chr(ord('A') + same[0])})", text) if len(same) == 1 and same[0] < 26 else ("", "")
+
+
+def _bare(text: str) -> str:
+    return " ".join(text.casefold().strip(" .\"'").split())
+
+
+def _label(fragment: str, wanted: Answer) -> tuple[str, str]:
+    words = sorted(wanted.words, key=len, reverse=True)
+    pattern = "|".join(re.escape(word) for word in words)
+    match = re.search(rf"(?<!\w)({pattern})(?!\w)", fragment, re.IGNORECASE) if words else None
+    return (match[1].casefold(), match[1]) if match else ("", "")
+
+
+def _number(fragment: str, wanted: Answer) -> tuple[str, str]:
+    text = plain(fragment)
+    sentence = re.split(r"[.。।]\s", text)[0]
+    if "=" in sentence:  # "the answer is 3 + 4 = 7"
+        sentence = sentence.rpartition("=")[2]
+    match = NUMBER.search(sentence) or NUMBER.search(text)
+    value = canonical(match[0], wanted.language) if match else ""
+    return (value, match[0].strip()) if match and value else ("", "")
+
+
+def _brackets(fragment: str, wanted: Answer) -> tuple[str, str]:
+    del wanted
+    match = re.match(r"[\s\"']*([()\[\]{}<>](?:\s*[()\[\]{}<>])*)", fragment)
+    return (" ".join(re.sub(r"\s", "", match[1])), match[1]) if match else ("", "")
+
+
+def _words(fragment: str, wanted: Answer) -> tuple[str, str]:
+    del wanted
+    text = fragment.strip().removesuffix(".").strip(" \"'")
+    return " ".join(re.split(r"[\s,]+", text.casefold())).strip(), text
+
+
+def _text(fragment: str, wanted: Answer) -> tuple[str, str]:
+    del wanted
+    text = fragment.strip()
+    return text.removesuffix(".").strip(" \"'“”«»") or text, text
+
+
+_KINDS: dict[str, Kind] = {
+    "letter": _letter,
+    "label": _label,
+    "number": _number,
+    "brackets": _brackets,
+    "words": _words,
+    "text": _text,
+}
+
+_PAIRS = ({"yes", "no"}, {"true", "false"}, {"valid", "invalid"}, {"yes", "no", "maybe"})
+
+
+def kind_of(targets: Sequence[str]) -> Answer:
+    """Return what the answers of a task look like, by all its golds: a property of the task, not of an item.
+
+    Letters where most golds are a letter, a closed set of words, numbers, bracket strings; else words.
+    """
+    known = [t.strip() for t in targets]
+    letters = sum(re.fullmatch(r"\(?[A-Z]\)?", t) is not None for t in known)
+    if 2 * letters > len(known):
+        return Answer("letter")
+    folded = {t.casefold() for t in known}
+    for pair in _PAIRS:
+        if folded <= pair:
+            return Answer("label", tuple(sorted(pair)))
+    if all(canonical(t) for t in known):
+        return Answer("number")
+    if all(re.fullmatch(r"[\s()\[\]{}<>]+", t) for t in known):
+        return Answer("brackets")
+    return Answer("words")

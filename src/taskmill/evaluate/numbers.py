@@ -1,0 +1,61 @@
+"""Numbers as people write them in many languages → one canonical text."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from decimal import Decimal, InvalidOperation
+
+__all__ = ["NUMBER", "canonical", "plain", "same"]
+
+_GROUPED = r"\d{1,3}(?:[,'’\u00a0\u202f\u2009]\d{2,3})*[,'’\u00a0\u202f\u2009]\d{3}(?!\d)(?:\.\d+)?"
+NUMBER = re.compile(rf"(?<![\w.])[-−–]?\s?(?:{_GROUPED}|\d+(?:[.,]\d+)*|\.\d+)", re.ASCII)
+"""A number in text whose digits are ASCII (`plain`), grouped by commas, apostrophes, narrow spaces or not."""
+
+_MINUS = re.compile(r"^[-−–]\s?")
+_GROUPS = re.compile(_GROUPED)
+_DOTTED = re.compile(r"\d{1,3}(?:\.\d{3})+(?:,\d+)?")
+_DOT_LANGUAGES = frozenset(("de", "es", "id", "ru", "fr", "el", "tr", "vi", "ro"))
+"""Languages that may group thousands by dots and write a decimal comma."""
+
+
+def plain(text: str) -> str:
+    """Return the text with the digits of all scripts as ASCII ones (Bengali, Thai, full-width …)."""
+    if text.isascii():
+        return text
+    found = []
+    for c in text:
+        value = None if c.isascii() else unicodedata.decimal(c, None)
+        found.append(c if value is None else str(value))
+    return "".join(found).replace("٬", ",").replace("٫", ".").replace("，", ",")
+
+
+def canonical(written: str, language: str = "") -> str:
+    """Return a number in its shortest plain form ("2,125.00" → "2125"), "" for what is none.
+
+    A comma before three digits groups them, as in the golds of all languages of MGSM; other commas are
+    decimal ones. Dots group only in the languages that do that.
+    """
+    text = plain(written).strip()
+    sign = "-" if _MINUS.match(text) else ""
+    text = _MINUS.sub("", text).strip("$€£%¥₹ ").rstrip(".,")
+    if _GROUPS.fullmatch(text):
+        text = re.sub(r"[,'’\u00a0\u202f\u2009]", "", text)
+    elif language in _DOT_LANGUAGES and _DOTTED.fullmatch(text):
+        text = text.replace(".", "").replace(",", ".")
+    elif text.count(",") == 1:
+        text = text.replace(",", ".")
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        return ""
+    if not value.is_finite() or abs(value.adjusted()) > 60:
+        return ""  # chosen: no answer is that long, and its plain form would fill the memory
+    shown = format(value.normalize(), "f")
+    return "0" if value == 0 else sign + shown
+
+
+def same(answer: str, target: str, language: str = "") -> bool:
+    """Say whether two written numbers are equal; golds write thousands as in English."""
+    own = canonical(answer, language)
+    return own != "" and own == canonical(target)

@@ -1,0 +1,227 @@
+"""Who repeats whom among rows that may be more than the memory: hashes of each row are held, not its text.
+
+One pass over the rows makes the hashes (`marked`). Near duplicates take a second one, over the rows that
+share a MinHash band, for the n-grams by which they are compared; bands and n-grams stand in files that are
+mapped into memory, so that the system holds of them what it has room for.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taskmill.curate.dedup import (
+    Duplicates,
+    common_words,
+    compared,
+    exact_keys,
+    family_keys,
+    instruction_words,
+    judged,
+    skeleton_keys,
+)
+from taskmill.durable import cache_folder, write_point
+from taskmill.kernels.graph import firsts
+from taskmill.kernels.near import Bands, Sketch, in_one_piece, sketch
+from taskmill.kernels.rivals import Sets, linked, put_sets, sets_of, settled
+from taskmill.recipes.layouts import as_parts
+from taskmill.recipes.pieces import Rows, answers
+from taskmill.recipes.pool import matrix
+from taskmill.recipes.tables import column
+
+__all__ = ["Marks", "exact", "marked", "near", "texts_of", "vectors"]
+
+Array = np.ndarray[Any, Any]
+
+_TEXT = 64 << 20
+"""Bytes of text embedded at once (chosen: a cache of vectors is looked through once for each)."""
+
+
+class Marks(NamedTuple):
+    """What is held of n rows; without length where it is not asked for.
+
+    `keys` (uint64 [n, 2]), `bands` (uint64 [number, n]) and `sizes` (int32 [n]) as in `Sketch`; `lengths`
+    (int32 [n]): characters; `skeletons`, `sources` (uint64 [n, 2]): keys that caps count.
+    """
+
+    keys: Array
+    bands: Array
+    sizes: Array
+    lengths: Array
+    skeletons: Array
+    sources: Array
+
+
+# What is asked of a piece: jobs of `answers`. `asked` is what `recipes.dedup` makes of the configuration.
+
+
+def texts_of(table: pa.Table, asked: Mapping[str, Any]) -> list[pa.Array]:
+    """Return the texts that are compared, column by column."""
+    if asked["on"]:
+        return compared(as_parts(table, asked["own"]), asked["on"])
+    if not asked["text"]:  # vectors need none
+        return [pa.array([""] * len(table), pa.large_string())]
+    return [in_one_piece(column(table, asked["text"], asked["where"], "--text", text=True))]
+
+
+def _in_one(texts: Sequence[pa.Array]) -> pa.Array:
+    """Return one text of each row's, a line each."""
+    if len(texts) == 1:
+        return texts[0]
+    return pc.binary_join_element_wise(*texts, pa.scalar("\n", pa.large_string()))
+
+
+def mark(table: pa.Table, asked: Mapping[str, Any]) -> dict[str, Array]:
+    """Return the parts of `Marks` that are asked for, of one piece."""
+    found: dict[str, Array] = {}
+    if asked["mode"] != "semantic" or asked["longest"]:
+        texts = texts_of(table, asked)
+        if asked["mode"] == "exact":
+            found["keys"] = exact_keys(texts, asked["normalise"])
+        elif asked["mode"] == "near":
+            held = sketch(_in_one(texts), asked["ngram"], Bands(*asked["bands"]), asked["seed"])
+            found |= held._asdict()
+        if asked["longest"]:
+            found["lengths"] = np.asarray(pc.utf8_length(_in_one(texts))).astype(np.int32)
+    if asked["skeletons"]:
+        data = as_parts(table, asked["own"])
+        common = np.frombuffer(base64.b64decode(asked["common"]), np.uint64)
+        found["skeletons"] = skeleton_keys(data["instruction"], data["context"], data["response"], common)
+    if asked["source"]:
+        found["sources"] = _families(table, asked["source"])
+    return found
+
+
+def _families(table: pa.Table, name: str) -> Array:
+    named = column(table, name, "--source-cap", "--source-column")
+    if not pa.types.is_struct(named.type):
+        named = column(table, name, "--source-cap", "--source-column", text=True)
+    return family_keys(named)
+
+
+def count(table: pa.Table, asked: Mapping[str, Any]) -> dict[str, Array]:
+    """Return the different words of a piece's instructions (hashes) and how often each stands there."""
+    words = instruction_words(as_parts(table, asked["own"])["instruction"])
+    known, counts = np.unique(words.hashes, return_counts=True)
+    return {"known": known, "counts": counts}
+
+
+def shingle(table: pa.Table, asked: Mapping[str, Any]) -> dict[str, Array]:
+    """Return the sets of n-grams of a piece (`Sets`)."""
+    return sets_of(_in_one(texts_of(table, asked)), asked["ngram"])._asdict()
+
+
+# Passes over all rows
+
+
+def common(rows: Rows, columns: Sequence[str], asked: Mapping[str, Any], runner: str) -> str:
+    """Return the words that are common in all instructions (hashes, base64)."""
+    known, counts = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    for _, _, found in answers(rows, columns, count, asked, runner):
+        both, place = np.unique(np.concatenate([known, found["known"]]), return_inverse=True)
+        weights = np.concatenate([counts, found["counts"]])
+        known, counts = both, np.zeros(len(both), np.int64)
+        np.add.at(counts, place, weights)
+    return base64.b64encode(common_words(known, counts, len(rows)).tobytes()).decode()
+
+
+def marked(
+    rows: Rows, columns: Sequence[str], asked: Mapping[str, Any], runner: str, tell: Callable[[int], None]
+) -> Marks:
+    """Return what is held of each row; `tell` is called with the number of rows that are done."""
+    asked = dict(asked)
+    if asked["skeletons"]:
+        asked["common"] = common(rows, columns, asked, runner)
+    held: dict[str, Array] = {}
+    for first, _, found in answers(rows, columns, mark, asked, runner):
+        if first:
+            tell(first)
+        for name, values in found.items():
+            if name == "bands":
+                if name not in held:
+                    held[name] = _mapped(rows.scratch / name, (len(values), len(rows)))
+                held[name][:, first : first + values.shape[1]] = values
+                continue
+            if name not in held:
+                held[name] = np.empty((len(rows), *values.shape[1:]), values.dtype)
+            held[name][first : first + len(values)] = values
+    return Marks(*(held.get(name, np.zeros(0, np.uint64)) for name in Marks._fields))
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> Array:
+    """Return uint64 numbers in a new file, whose room is taken at once: later, a full disk would kill."""
+    size = 8 * int(np.prod(shape))
+    if not size:
+        return np.zeros(shape, np.uint64)
+    write_point(f"map {path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+    return np.asarray(np.memmap(path, np.uint64, "r+", shape=shape))
+
+
+def exact(marks: Marks, order: Array) -> Duplicates:
+    """Return the verdicts on rows of equal keys: keys of 128 bits stand for the texts."""
+    survivor = firsts(marks.keys, order)
+    return judged(survivor, (survivor != np.arange(len(survivor))).astype(np.float64))
+
+
+def near(
+    rows: Rows, columns: Sequence[str], asked: Mapping[str, Any], runner: str, marks: Marks, order: Array
+) -> Duplicates:
+    """Return the verdicts on rows whose n-grams are alike, as `near_duplicates` gives them."""
+    held = Sketch(marks.keys, marks.bands, marks.sizes)
+    links = linked(held, order)
+    begins = np.concatenate(([0], np.cumsum(held.sizes[links.rows], dtype=np.int64)))
+    hashes = _mapped(rows.scratch / "ngrams", (int(begins[-1]),))
+    whole = Sets(hashes, begins, np.zeros(len(links.rows), np.int64))
+    by_row = np.argsort(links.rows)
+    some = links.rows[by_row]
+    if len(some):
+        for first, own, found in answers(rows, columns, shingle, asked, runner, some):
+            assert own is not None
+            at = np.searchsorted(some, first + own)
+            put_sets(Sets(**found), by_row[at], whole)
+
+    def sets(first: int, last: int) -> Sets:
+        low, high = begins[first], begins[last]
+        return Sets(hashes[low:high], begins[first : last + 1] - low, whole.sizes[first:last])
+
+    return judged(*settled(held, links, sets, asked["threshold"]))
+
+
+# Vectors, which are held
+
+
+def vectors(rows: Rows, columns: Sequence[str], asked: Mapping[str, Any], name: str, embedder: str) -> Array:
+    """Return the vectors of all rows (float32 [n, d]): the column `name`, or of the texts by an embedder."""
+    if name:
+        return matrix((chunk for _, t in rows.pieces([name]) for chunk in t[name].chunks), len(rows))
+    from taskmill.select.embed import encoded, loaded
+
+    def texts() -> Iterator[pa.Array]:
+        return (_in_one(texts_of(table, asked)) for _, table in rows.pieces(columns))
+
+    model = loaded(embedder, texts())
+    return np.concatenate([encoded(part, model, cache_folder()).vectors for part in _gathered(texts())])
+
+
+def _gathered(texts: Iterator[pa.Array]) -> Iterator[pa.Array]:
+    held: list[pa.Array] = []
+    for part in texts:
+        held.append(part)
+        if sum(one.nbytes for one in held) >= _TEXT:
+            yield pa.concat_arrays(held)
+            held = []
+    if held:
+        yield pa.concat_arrays(held)

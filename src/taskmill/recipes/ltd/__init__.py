@@ -1,0 +1,259 @@
+"""LTD: how little of a pool does one task need? The question of arXiv 2305.09246, for a pool of one's own.
+
+Embed the pool, cluster it, find the region of the target task, put its rows in the order of a core-set, train
+a student on the beginning of that order at each ratio, and score it on held-out rows of the task, beside
+students on as many tokens by chance.
+
+    DIR/  plan.json        what is trained, and the time it takes as measured here
+          order.parquet    id, cluster, in_region, rank, score: smaller core-sets are beginnings of it
+          dropped.parquet  rows that no student may see, with the reason
+          units/KEY/       one student: unit.json has its answers and marks and is written last
+          core.parquet     the rows of the smallest sufficient core-set, if there is one
+          result.json, report.html
+
+A unit's key is a hash of what it is trained on and how. So a killed run goes on with the unit it was at, and
+another grid of ratios or seeds uses the units it shares with the last one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from taskmill.config import to_mapping
+from taskmill.durable import atomic_write
+from taskmill.recipes.ltd.config import LtdConfig
+from taskmill.recipes.ltd.evidence import Arm, claims, interval, shown, smallest, table
+from taskmill.recipes.ltd.grid import Grid, Learner, Speed, Unit, measured, planned, seconds, unit_seconds
+from taskmill.recipes.ltd.rows import Data, Region, order, read, region
+from taskmill.recipes.session import OnProgress, Progress, ignore
+from taskmill.recipes.tables import check_out
+from taskmill.report.ltd import write_ltd_report
+from taskmill.store import Run, read_json, write_parquet
+from taskmill.train.student import metric
+
+__all__ = ["LtdConfig", "ltd"]
+
+Array = np.ndarray[Any, Any]
+
+
+def ltd(
+    config: LtdConfig,
+    out: str | Path,
+    on_progress: OnProgress | None = None,
+    *,
+    student: Learner | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Run the experiment in folder `out`, or go on with it, and return what result.json holds.
+
+    With `dry_run` return the plan and its time only; a small training measures the speed for it.
+
+    Raises UsageError, InputError, MissingExtra or BackendError before anything is trained, RunFolderError if
+    the folder is in use or holds something else.
+    """
+    report, began = on_progress or ignore, time.monotonic()
+    with Run(check_out(out, [config.source, *config.target], "ltd")) as run:
+        learner = student or _student(config)
+        report(Progress("read rows"))
+        data = read(config, learner.lengths)
+        report(Progress("find the task", 0, len(data.pool)))
+        found = region(data, config)
+        report(Progress("measure the speed"))
+        speed = measured(run.path, data, found, learner, config)
+        alive, grid = planned(config, data, found, learner, speed)
+        plan = _plan(config, data, found, grid, alive, learner, speed)
+        atomic_write(run.path / "plan.json", _json(plan))
+        if dry_run:
+            return plan
+        for name in ("result.json", "report.html", "core.parquet", "order.parquet", "dropped.parquet"):
+            (run.path / name).unlink(missing_ok=True)  # an older result must not stand beside new units
+        write_parquet(run.path / "dropped.parquet", data.dropped)
+        write_parquet(run.path / "order.parquet", _order_table(config, data, found, alive))
+        done, made = _trained(run.path, config, data, grid, learner, speed, report)
+        record = plan | _judged(config, data, grid, done)
+        record["units"] = {"all": len(grid.units), "made": made, "reused": len(grid.units) - made}
+        record["seconds"] = {
+            "students": round(sum(unit["all_s"] for unit in done.values()), 1),
+            "session": round(time.monotonic() - began, 1),
+        }
+        core = _core(record, config, data, grid)
+        if core is not None:
+            write_parquet(run.path / "core.parquet", core)
+        atomic_write(run.path / "result.json", _json(record))
+        write_ltd_report(run.path / "report.html", record)
+        return record
+
+
+def _student(config: LtdConfig) -> Learner:
+    from taskmill.train.student import Student
+
+    return Student(config.recipe, config.layout, config.norm, config.max_new_tokens)
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _plan(
+    config: LtdConfig, data: Data, found: Region, grid: Grid, alive: Array, learner: Learner, speed: Speed
+) -> dict[str, Any]:
+    inside = found.rows & alive
+    return {
+        "command": "ltd",
+        "config": to_mapping(config),
+        "student": learner.name,
+        "rows": dict(data.counts),
+        "region": dict(found.evidence),
+        "thinned": {
+            "share": round(float(alive.mean()), 6),
+            "rows": int(inside.sum()),
+            "tokens": int(data.pool.tokens[inside].sum()),
+        },
+        "items": {
+            "scored": len(data.items),
+            "of_choices": sum(bool(item.choices) for item in data.items),
+            "metrics": dict(Counter(map(metric, data.items))),
+        },
+        "speed": speed._asdict(),
+        "units": {"all": len(grid.units)},
+        "estimate_s": round(seconds(grid, speed, data), 1),
+        "skipped": grid.skipped,
+    }
+
+
+# the students
+
+
+def _trained(
+    folder: Path,
+    config: LtdConfig,
+    data: Data,
+    grid: Grid,
+    learner: Learner,
+    speed: Speed,
+    report: OnProgress,
+) -> tuple[dict[str, dict[str, Any]], int]:
+    """Return (what each unit's unit.json holds, how many were made now); the smallest come first."""
+    done: dict[str, dict[str, Any]] = {}
+    waiting = []
+    for unit in sorted(grid.units.values(), key=lambda u: (u.tokens * u.times, u.tokens, u.seed, u.key)):
+        known = read_json(folder / "units" / unit.key[:16] / "unit.json")
+        if known.get("key") == unit.key:
+            done[unit.key] = known
+        else:
+            waiting.append(unit)
+    left = sum(unit_seconds(unit, speed, data) for unit in waiting)
+    for unit in waiting:
+        place = f"{unit.tokens} tokens, seed {unit.seed}"
+        at = Progress("students", len(done), len(grid.units), note=f"{place}, {left / 60:.0f} min left")
+        report(at)
+        done[unit.key] = _one(folder / "units" / unit.key[:16], unit, data, learner, config, at, report)
+        left -= unit_seconds(unit, speed, data)
+    report(Progress("students", len(done), len(grid.units)))
+    return done, len(waiting)
+
+
+def _one(
+    folder: Path,
+    unit: Unit,
+    data: Data,
+    learner: Learner,
+    config: LtdConfig,
+    at: Progress,
+    report: OnProgress,
+) -> dict[str, Any]:
+    """Train and score one unit; its marker is written when all of it is there."""
+
+    def on_step(step: int, total: int, loss: float, tokens_per_s: float, eta_s: float) -> None:
+        note = f"{at.note}; step {step} of {total}, loss {loss:.3f}"
+        report(Progress(at.stage, at.done, at.total, note=note))
+
+    rows, work = [data.examples[row] for row in unit.rows], folder / "training"
+    outcome = learner.learn(rows, data.items, unit.seed, unit.times, work, on_step)
+    known = {
+        "key": unit.key,
+        "rows": len(unit.rows),
+        "tokens": unit.tokens,
+        "seed": unit.seed,
+        "times": unit.times,
+        **asdict(outcome),
+    }
+    atomic_write(folder / "unit.json", _json(known))
+    if not config.keep:
+        shutil.rmtree(work, ignore_errors=True)
+    return known
+
+
+# what they prove
+
+
+def _judged(
+    config: LtdConfig, data: Data, grid: Grid, done: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return means, smallest sufficient ratios and claims, each with its interval."""
+    seed, confidence, first = config.train.seed, config.confidence, config.selectors[0]
+    marks = {cell: _marks(done, keys) for cell, keys in grid.cells.items()}
+    full, base = _marks(done, grid.full), _marks(done, [grid.base])
+    lines = table(marks, confidence, seed)
+    for line in lines:
+        keys = grid.cells[Arm(line["scope"], line["templates"], line["selector"]), line["ratio"]]
+        line["rows"] = round(float(np.mean([done[key]["rows"] for key in keys])), 1)
+        line["tokens"] = round(float(np.mean([done[key]["tokens"] for key in keys])), 1)
+    enough: dict[str, Any] = {}
+    for selector in config.selectors:
+        own = {r: found for (arm, r), found in marks.items() if arm == Arm("target", "all", selector)}
+        ratio, tested = smallest(own, full, config.epsilon, confidence, seed)
+        enough[selector] = {"ratio": ratio, "tested": tested}
+    return {
+        "full": shown(interval(full, confidence, seed)),
+        "base": shown(interval(base, confidence, seed)),
+        "arms": lines,
+        "sufficient": enough,
+        "claims": claims(marks, full, base, first, config.epsilon, confidence, seed),
+    }
+
+
+def _marks(done: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> Array:
+    """Return the marks of units, float64 [units, items]."""
+    return np.array([done[key]["marks"] for key in keys], np.float64)
+
+
+def _order_table(config: LtdConfig, data: Data, found: Region, alive: Array) -> pa.Table:
+    """Return every row of the pool with its cluster, and its place in the core-set's order if it has one."""
+    pool = data.pool
+    rows = np.flatnonzero(found.rows & alive)
+    total = int(pool.tokens[rows].sum())
+    ordered, scores = order(data, rows, config.selectors[0], config.train.seed, total, found.cluster)
+    rank, score = np.full(len(pool), -1, np.int64), np.full(len(pool), math.nan)
+    rank[ordered], score[ordered] = np.arange(len(ordered)), scores
+    by = pool.by_id
+    return pa.table(
+        {
+            "id": pool.ids.take(by),
+            "cluster": pa.array(found.cluster[by], pa.int64()),
+            "in_region": pa.array(found.rows[by], pa.bool_()),
+            "rank": pa.array(rank[by], pa.int64(), mask=rank[by] < 0),
+            "score": pa.array(score[by], pa.float64(), mask=rank[by] < 0),
+        }
+    )
+
+
+def _core(record: Mapping[str, Any], config: LtdConfig, data: Data, grid: Grid) -> pa.Table | None:
+    """Return the pool's rows of the smallest sufficient core-set, as they were read."""
+    first = config.selectors[0]
+    ratio = record["sufficient"][first]["ratio"]
+    if ratio is None or data.pool.table is None:
+        return None
+    unit = grid.units[grid.cells[Arm("target", "all", first), ratio][0]]
+    return data.pool.table.take(list(unit.rows))

@@ -1,0 +1,236 @@
+"""What a mixture is drawn from: its sources as rows in memory, told apart as tasks, with their lengths."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taskmill.durable import atomic_write
+from taskmill.errors import ConfigError, InputError, UsageError
+from taskmill.ingest import tokens as prices
+from taskmill.mix.source import Mixture, Source, leaves
+from taskmill.mix.weights import Task
+from taskmill.recipes.layouts import LAYOUTS, as_parts, has_layout, layouts_of
+from taskmill.recipes.tables import (
+    check_out,
+    column,
+    is_text,
+    joined,
+    number_rest,
+    read_file,
+    table_files,
+    with_ids,
+)
+from taskmill.store import read_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+__all__ = ["Pool", "lengths", "own_folder", "place_of", "read_pool", "source_files", "write_card"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """All rows of a mixture in one table, and of each task the numbers of its rows there, sorted by id.
+
+    `tokens` (int64): the tokens of each row; `files`: what was read, with its size and hash.
+    """
+
+    table: pa.Table
+    tasks: list[Task]
+    rows: list[Array]
+    tokens: Array
+    files: list[dict[str, Any]]
+
+    @cached_property
+    def of_source(self) -> dict[str, list[int]]:
+        """Return the numbers of each source's tasks."""
+        found: dict[str, list[int]] = {}
+        for i, task in enumerate(self.tasks):
+            found.setdefault(task.source, []).append(i)
+        return found
+
+    @cached_property
+    def sizes(self) -> Array:
+        """Return how many rows each task has (int64)."""
+        import numpy as np
+
+        return np.array([len(rows) for rows in self.rows], np.int64)
+
+    @cached_property
+    def line(self) -> Array:
+        """Return the rows of all tasks, one task behind the other."""
+        import numpy as np
+
+        return np.concatenate(self.rows)
+
+
+def own_folder(out: Path, files: Sequence[str], command: str) -> Path:
+    """Return where results with a manifest go; raises UsageError where they would destroy something else.
+
+    Results of the same command are written over, anything else is not.
+    """
+    if not out.is_dir() or not (out / "manifest.json").exists():
+        return check_out(out, files, command)
+    if read_json(out / "manifest.json").get("command") != command:
+        raise UsageError(f"{out} holds a manifest.json that {command} did not write; choose another --out")
+    for name in files:
+        if out.resolve() in Path(name).resolve().parents:
+            raise UsageError(f"--out {out} would write into the source {name}; choose a place of its own")
+    return out
+
+
+def write_card(folder: Path, title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write README.md: a table for people, and where `datasets.load_dataset` finds the rows."""
+    lines = ["---", "configs:", "- config_name: default", "  data_files:", "  - split: train"]
+    lines += ["    path: data/*.parquet", "---", "", f"# {title}", ""]
+    for line in (head, ["---"] * len(head), *rows):
+        lines.append(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |")
+    atomic_write(folder / "README.md", ("\n".join(lines) + "\n").encode())
+
+
+def source_files(place: str) -> list[str]:
+    """Return the files of a source (`tables.table_files`); of a folder that `mix` wrote, its rows."""
+    folder = Path(place)
+    if folder.is_dir() and read_json(folder / "manifest.json").get("command") == "mix":
+        return table_files(str(folder / "data"))
+    return table_files(place)
+
+
+def read_pool(mixture: Mixture, base: Path) -> Pool:
+    """Read all sources of a mixture; paths are relative to `base` (where its file is), or else to here.
+
+    Raises InputError for a source without rows, or one that cannot be read; ConfigError for a column that is
+    not there.
+    """
+    import numpy as np
+
+    tables, names, files = {}, {}, []
+    for leaf in leaves(mixture.root):
+        own = {name: read_file(name) for path in leaf.path for name in source_files(place_of(path, base))}
+        rows = with_ids(joined(number_rest(own)), leaf.name, prefix=f"{leaf.name}/")
+        if not len(rows):
+            raise InputError(
+                f"{leaf.name}: no rows in {', '.join(leaf.path)}; name other files, or leave it out"
+            )
+        sizes = {name: len(table) for name, table in own.items()}
+        names[leaf.name] = _task_names(leaf, rows, sizes)
+        tables[leaf.name] = rows
+        files += [_file(leaf.name, name, count) for name, count in sizes.items()]
+    tokens = np.concatenate([_tokens(leaf, tables[leaf.name]) for leaf in leaves(mixture.root)])
+    table = joined(_text_ids(tables))
+    tasks, rows_of, begin = [], [], 0
+    for name, own_tasks in names.items():
+        ids = tables[name]["id"].cast(pa.string())
+        order = pc.sort_indices(ids).to_numpy()
+        coded = own_tasks.dictionary_encode().combine_chunks()
+        codes, values = np.asarray(coded.indices)[order], coded.dictionary.to_pylist()
+        for code, value in sorted(enumerate(values), key=lambda pair: pair[1]):
+            mine = begin + order[codes == code]
+            tasks.append(Task(name, value, len(mine), float(tokens[mine].mean())))
+            rows_of.append(mine.astype(np.int64))
+        begin += len(ids)
+    return Pool(table, tasks, rows_of, tokens, files)
+
+
+def place_of(path: str, base: Path) -> str:
+    """Return where a source is: beside the mixture's file if it is there, else as it is written."""
+    if path.startswith("hf:") or Path(path).is_absolute():
+        return path
+    beside = base / path
+    there = beside.exists() or any(base.glob(path))
+    return str(beside) if there else path
+
+
+def _file(source: str, name: str, rows: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"source": source, "file": Path(name).name, "rows": rows}
+    if Path(name).is_file():
+        with Path(name).open("rb") as file:
+            found["blake2b"] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return found
+
+
+def _task_names(leaf: Source, rows: pa.Table, sizes: Mapping[str, int]) -> pa.ChunkedArray:
+    """Return the task of each row of a source; "" where they are not told apart."""
+    if leaf.tasks == "file":
+        stems = [Path(name).name.partition(".")[0] for name in sizes]
+        short = stems if len(set(stems)) == len(stems) else list(sizes)
+        of = pa.array([at for at, rows in enumerate(sizes.values()) for _ in range(rows)], pa.int32())
+        return pa.chunked_array([pa.array(short, pa.string()).take(of)])
+    name = leaf.tasks
+    if name == "auto":
+        name = "task" if "task" in rows.column_names and is_text(rows["task"].type) else "none"
+    if name == "none":
+        return pa.chunked_array([pa.array([""], pa.string()).take(pa.array([0] * len(rows)))])
+    if name not in rows.column_names:
+        raise ConfigError(
+            f"{leaf.name}: tasks: no column {name!r}; there are: {', '.join(rows.column_names)}"
+        )
+    try:
+        return pc.fill_null(rows[name].cast(pa.string()), "")
+    except pa.ArrowException:
+        raise ConfigError(
+            f"{leaf.name}: tasks: the column {name!r} holds {rows[name].type}, not names"
+        ) from None
+
+
+def _text_ids(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """Make ids text, and write those that several sources have as SOURCE/id in each."""
+    ids = {name: table["id"].cast(pa.string()) for name, table in tables.items()}
+    counts = pa.chunked_array([c for own in ids.values() for c in own.chunks], pa.string()).value_counts()
+    shared = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    found = {}
+    for name, table in tables.items():
+        named = pc.binary_join_element_wise(pa.scalar(f"{name}/"), ids[name], "")
+        own = pc.if_else(pc.is_in(ids[name], shared), named, ids[name])
+        found[name] = table.set_column(table.column_names.index("id"), "id", own)
+    return found
+
+
+# lengths
+
+
+def _tokens(leaf: Source, rows: pa.Table) -> Array:
+    import numpy as np
+
+    if not leaf.tokens:
+        return lengths(rows)
+    counts = column(rows, leaf.tokens, leaf.name, "tokens")
+    if not pa.types.is_integer(counts.type) or pc.any(pc.fill_null(pc.less(counts, 0), True)).as_py():
+        raise InputError(
+            f"{leaf.name}: the column {leaf.tokens!r} must hold a count of 0 or more in each row"
+        )
+    return np.asarray(counts.combine_chunks(), np.int64)
+
+
+def lengths(rows: pa.Table) -> Array:
+    """Estimate the tokens of each row (int64): of its layout's columns, else of `text`, else of all texts."""
+    import numpy as np
+
+    from taskmill.kernels.lengths import costs
+    from taskmill.kernels.words import buffers
+
+    texts = rows
+    if has_layout(rows.column_names):
+        wanted = {c for layout in layouts_of(rows.column_names) for c in LAYOUTS[layout] if c}
+        texts = rows.select([c for c in rows.column_names if c in wanted])
+        if not all(is_text(field.type) for field in texts.schema):
+            texts = as_parts(rows)
+    elif "text" in rows.column_names:
+        texts = rows.select(["text"])
+    total = np.zeros(len(rows), np.int64)
+    price = np.frombuffer(prices._PRICES, np.uint8)
+    for field in texts.schema:
+        if is_text(field.type):
+            data, offsets = buffers(texts[field.name])
+            total += costs(data, offsets, price, prices._DEVANAGARI_DISCOUNT)
+    return -(-total // prices.COST_PER_TOKEN)

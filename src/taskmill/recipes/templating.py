@@ -1,0 +1,307 @@
+"""Rows of a data set → prompts and completions through templates: one journey, every style.
+
+Zero-shot or few-shot, with answer options or without, with a chain of thought or without, forward or
+inverted. What a row becomes is drawn from its id; its place in the file plays no part (Flan requirements
+R6 and R8 to R14).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taskmill.backends.tokenizer import TextTokenizer, load_text_tokenizer
+from taskmill.config import to_mapping
+from taskmill.durable import atomic_write
+from taskmill.errors import UsageError
+from taskmill.ids import content_id
+from taskmill.ingest.tokens import count_tokens
+from taskmill.mix import fewshot
+from taskmill.recipes.phrasing import Phrasings, Stock, Style, Written, rows_of, stock_of, write
+from taskmill.recipes.session import OnProgress, Progress, ignore
+from taskmill.recipes.tables import check_out, with_evidence
+from taskmill.recipes.wording import RenderConfig, Words, choice_of, cluster_of, words_of
+from taskmill.record import Reason
+from taskmill.store import write_parquet
+from taskmill.templates.schema import Cluster
+from taskmill.templates.sets import DataSet, find, from_columns
+
+__all__ = ["COLUMNS", "RenderConfig", "render"]
+
+Array = np.ndarray[Any, Any]
+
+COLUMNS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("task", pa.string()),
+        ("cluster", pa.string()),
+        ("source", pa.string()),
+        ("upstream_id", pa.string()),
+        ("licence", pa.string()),
+        ("template", pa.string()),
+        ("style", pa.string()),
+        ("shots", pa.int32()),
+        ("with_options", pa.bool_()),
+        ("cot", pa.bool_()),
+        ("inverted", pa.bool_()),
+        ("exemplars", pa.list_(pa.string())),
+        ("options", pa.list_(pa.string())),
+        ("gold", pa.list_(pa.int32())),
+        ("option_style", pa.string()),
+        ("ending", pa.string()),
+        ("marks", pa.int32()),
+        ("answer", pa.string()),
+        ("prompt", pa.large_string()),
+        ("completion", pa.large_string()),
+    ]
+)
+"""The columns of rendered rows: what each is of, how it was made, and the text that is learned from."""
+
+
+Faults = dict[int, tuple[Reason, str]]
+
+
+class _Setup(NamedTuple):
+    """What holds for a whole rendering."""
+
+    config: RenderConfig
+    cluster: Cluster
+    dataset: DataSet
+    words: Words
+    style: Style
+    tokenizer: TextTokenizer | None
+
+
+class _Prompts(NamedTuple):
+    """Few-shot prompts: their text, the ids and number of the exemplars, the marks, how many fell back."""
+
+    prompts: pa.Array
+    exemplars: list[list[str]]
+    shots: Array
+    marks: Array
+    short: int
+
+
+def render(config: RenderConfig, out: str | Path, on_progress: OnProgress | None = None) -> dict[str, Any]:
+    """Write the rows of `config.source` as prompts and completions to `out` (Parquet); return the report.
+
+    Beside it stand `.dropped.parquet`, rows that cannot be phrased, with the reason, and `.report.json`.
+    Raises UsageError for a style that the set or its templates lack.
+    """
+    report_progress = on_progress or ignore
+    path = Path(out)
+    if path.suffix != ".parquet":
+        raise UsageError(f"--out {out} must end in .parquet; reports stand beside it")
+    path = check_out(path, [one for one in (config.source, config.pool) if one], "render", file=True)
+    report_progress(Progress("read rows"))
+    dataset = find(config.set, "" if config.fields else config.source)
+    table = rows_of(config.source, dataset)
+    cluster = cluster_of(config, dataset)
+    if dataset is None:
+        name = Path(config.source).name.partition(".")[0]
+        dataset = from_columns(name, table.column_names, config.fields, cluster.name, config.licence)
+    words = words_of(config, cluster, dataset.has)
+    style = Style(config.options, config.cot and not config.invert, config.target, config.seed)
+    tokenizer = load_text_tokenizer(config.tokenizer) if config.tokenizer else None
+    setup = _Setup(config, cluster, dataset, words, style, tokenizer)
+    stock = stock_of(table, dataset, cluster, config.licence)
+    report_progress(Progress("phrase", 0, table.num_rows))
+    rows, written, dropped = _queries(setup, stock)
+    made = None
+    if config.style == "fs":
+        made = _fewshot(setup, rows, written, stock, _pool(setup, stock, rows.row))
+        rows, written = _without_bare(setup, stock, rows, written, made.shots)
+        alone = pa.array(made.shots == 0)
+        made = made._replace(prompts=pc.if_else(alone, written.inputs.cast(pa.large_string()), made.prompts))
+    result = _table(setup, stock, rows, written, made)
+    _beside(path, ".report.json").unlink(missing_ok=True)
+    write_parquet(path, result)
+    _write_dropped(path, table, dropped)
+    report = _report(setup, result, dropped, table.num_rows, made)
+    atomic_write(_beside(path, ".report.json"), json.dumps(report, indent=1, ensure_ascii=False).encode())
+    report_progress(Progress("phrase", table.num_rows, table.num_rows, len(result), len(dropped)))
+    return report
+
+
+def _queries(setup: _Setup, stock: Stock) -> tuple[Phrasings, Written, Faults]:
+    """Return the rows that can be phrased, with their texts, and the others by row with the reason."""
+    config = setup.config
+    dropped = dict(stock.unfit)
+    at = np.array([i for i in range(len(stock.ids)) if i not in dropped], np.int64)
+    base = fewshot.bases([stock.ids[i] for i in at], config.seed, f"phrasing {config.epoch}")
+    rows = Phrasings(at, choice_of(setup.words, base, config.bare), base)
+    written = _write(setup, stock, rows)
+    for place, fault in written.faults.items():
+        dropped[int(at[place])] = fault
+    good = np.flatnonzero(~written.failed)
+    return rows.take(good), written.take(good), dropped
+
+
+def _write(setup: _Setup, stock: Stock, rows: Phrasings) -> Written:
+    return write(stock, rows, setup.words.texts, setup.words.templates, setup.style)
+
+
+# few-shot
+
+
+def _pool(setup: _Setup, stock: Stock, good: Array) -> Stock:
+    if not setup.config.pool:
+        return stock.take(good)
+    table = rows_of(setup.config.pool, setup.dataset)
+    other = stock_of(table, setup.dataset, setup.cluster, setup.config.licence)
+    return other.take(np.array([i for i in range(len(other.ids)) if i not in other.unfit], np.int64))
+
+
+def _fewshot(setup: _Setup, queries: Phrasings, texts: Written, own: Stock, pool: Stock) -> _Prompts:
+    """Return the prompts of queries (rows of `own`) whose own texts are written; exemplars are of `pool`."""
+    config = setup.config
+    wanted = fewshot.counts(queries.base, fewshot.distribution(config.shots))
+    asked = fewshot.Rows([own.ids[i] for i in queries.row], [own.keys[i] for i in queries.row])
+    others = fewshot.Rows(pool.ids, pool.keys, pool.labels)
+    chosen = fewshot.choose(asked, others, wanted, config.seed, balance=config.balance, epoch=config.epoch)
+    place, column = np.nonzero(chosen >= 0)
+    picked = chosen[place, column]
+    base, template = queries.base[place], queries.template[place]
+    if config.mixed:
+        base = base ^ fewshot.bases([pool.ids[i] for i in picked], config.seed, "mixed")
+        template = choice_of(setup.words, base, config.bare)
+    written = _write(setup, pool, Phrasings(picked, template, base))
+    chosen[place[written.failed], column[written.failed]] = -1
+    tokens = np.zeros(chosen.shape, np.int64)
+    tokens[place, column] = _lengths(setup, written.input_list()) + _lengths(setup, written.target_list())
+    left = fewshot.within(chosen, tokens, config.max_tokens)
+    kept = pa.array(np.flatnonzero(left[place, column] >= 0))
+    shots = (left >= 0).sum(axis=1)
+    made = fewshot.strung(
+        written.inputs.take(kept), written.targets.take(kept), shots, texts.inputs, queries.base
+    )
+    exemplars = [[pool.ids[i] for i in row if i >= 0] for row in left.tolist()]
+    return _Prompts(made.prompts, exemplars, shots, made.marks, int(((shots == 0) & (wanted > 0)).sum()))
+
+
+def _lengths(setup: _Setup, texts: list[str]) -> Array:
+    """Return the tokens of each text (N,): counted where a tokenizer is named, else estimated."""
+    if setup.tokenizer is None:
+        return np.array([count_tokens(text) for text in texts], np.int64)
+    _, offsets = setup.tokenizer.encode(texts)
+    return np.diff(offsets)
+
+
+def _without_bare(
+    setup: _Setup, stock: Stock, rows: Phrasings, written: Written, shots: Array
+) -> tuple[Phrasings, Written]:
+    """Give rows that are left without exemplars a wording with an instruction."""
+    alone = np.flatnonzero((shots == 0) & (rows.template >= setup.words.regular))
+    if not len(alone):
+        return rows, written
+    template = rows.template.copy()
+    template[alone] = fewshot.drawn(rows.base[alone], "template", setup.words.regular)
+    rows = rows._replace(template=template)
+    return rows, _write(setup, stock, rows)
+
+
+# what is written
+
+
+def _style_name(config: RenderConfig, shots: int) -> str:
+    parts = ["fs" if shots else "zs", "opt" if config.options else "noopt"]
+    return "_".join([*parts, *(["cot"] if config.cot else []), *(["inv"] if config.invert else [])])
+
+
+def _table(setup: _Setup, stock: Stock, rows: Phrasings, written: Written, made: _Prompts | None) -> pa.Table:
+    config, count = setup.config, len(rows.row)
+    shots = made.shots.tolist() if made else [0] * count
+    prompts = made.prompts if made else written.inputs
+    upstream = [stock.ids[i] for i in rows.row]
+    versions = [f"{setup.cluster.name}/{t.version}" for t in setup.words.templates]
+    texts = zip(upstream, prompts.to_pylist(), written.target_list(), strict=True)
+    columns: dict[str, Any] = {
+        "id": [content_id(setup.dataset.name, one, prompt, target) for one, prompt, target in texts],
+        "task": [setup.dataset.name] * count,
+        "cluster": [setup.cluster.name] * count,
+        "source": [Path(config.source).name] * count,
+        "upstream_id": upstream,
+        "licence": [stock.licences[i] for i in rows.row],
+        "template": [versions[i] for i in rows.template],
+        "style": [_style_name(config, n) for n in shots],
+        "shots": shots,
+        "with_options": [config.options] * count,
+        "cot": [config.cot] * count,
+        "inverted": [config.invert] * count,
+        "exemplars": made.exemplars if made else [[]] * count,
+        "options": written.options,
+        "gold": written.gold,
+        "option_style": written.option_style,
+        "ending": written.ending,
+        "marks": np.where(made.shots > 0, made.marks, -1) if made else [-1] * count,
+        "answer": written.answer,
+        "prompt": prompts.cast(pa.large_string()),
+        "completion": written.targets.cast(pa.large_string()),
+    }
+    made_of = ((columns[f.name], f.type) for f in COLUMNS)
+    arrays = [one if isinstance(one, pa.Array) else pa.array(one, kind) for one, kind in made_of]
+    return pa.table(arrays, schema=COLUMNS)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_suffix(suffix)
+
+
+def _write_dropped(path: Path, table: pa.Table, dropped: Mapping[int, tuple[Reason, str]]) -> None:
+    at = sorted(dropped)
+    verdict = {
+        "filter": pa.array(["render"] * len(at), pa.string()),
+        "reason": pa.array([str(dropped[i][0]) for i in at], pa.string()),
+        "detail": pa.array([dropped[i][1] for i in at], pa.string()),
+        "score": pa.nulls(len(at), pa.float64()),
+    }
+    rows = table.take(pa.array(at, pa.int64()))
+    write_parquet(_beside(path, ".dropped.parquet"), with_evidence(rows, verdict))
+
+
+def _unknown(tokenizer: TextTokenizer, result: pa.Table) -> float:
+    """Return the share of the tokens of all prompts and completions that the tokenizer does not know."""
+    mark = tokenizer.special_tokens.get("unk_token")
+    texts = [*result["prompt"].to_pylist(), *result["completion"].to_pylist()]
+    if not mark or not texts:
+        return 0.0
+    # Of byte-level vocabularies the mark is often the end token, which no text becomes.
+    unknown, _ = tokenizer.encode([mark])
+    ids, _ = tokenizer.encode(texts)
+    return float((ids == unknown[0]).mean()) if len(unknown) == 1 and len(ids) else 0.0
+
+
+def _report(
+    setup: _Setup, result: pa.Table, dropped: Faults, rows: int, made: _Prompts | None
+) -> dict[str, Any]:
+    reasons = Counter(str(reason) for reason, _ in dropped.values())
+    source, tokenizer = setup.config.source, setup.tokenizer
+    warnings = [] if len(result) else [f"no row of {source} can be phrased; see the dropped rows"]
+    unknown = _unknown(tokenizer, result) if tokenizer else None
+    if unknown and tokenizer:
+        name = f"{unknown:.3%} of the tokens of {setup.dataset.name} are unknown to {tokenizer.name}"
+        warnings.append(f"{name}; take a tokenizer that knows its script")
+
+    def counted(name: str) -> dict[str, int]:
+        return {str(value): n for value, n in sorted(Counter(result[name].to_pylist()).items())}
+
+    return {
+        "command": "render",
+        "config": to_mapping(setup.config),
+        "set": setup.dataset.name,
+        "cluster": setup.cluster.name,
+        "funnel": {"in": rows, "kept": len(result), "dropped": dict(sorted(reasons.items()))},
+        "styles": counted("style"),
+        "templates": counted("template"),
+        "shots": counted("shots"),
+        "fallback_to_zero_shot": made.short if made else 0,
+        "unknown_tokens": unknown,
+        "warnings": warnings,
+    }

@@ -1,0 +1,242 @@
+"""A student from rows to marks: it learns rows, answers held-out ones, and the answers are graded.
+
+An item with choices is answered by the choice of the highest log-likelihood (rank classification, as the
+papers on instruction data score), any other one by what the student writes greedily. Prompts are laid out as
+in training. All choices count their end, so that one which begins like a longer one does not win by that.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from taskmill.config import to_mapping
+from taskmill.errors import UnknownName
+from taskmill.ids import content_id
+from taskmill.record import Example
+from taskmill.tasks import TaskType, get
+from taskmill.tasks.metrics import squad_f1
+from taskmill.train.base import find, load_model, load_tokenizer, packages, precision
+from taskmill.train.config import TrainConfig
+from taskmill.train.encode import Encoded, Encoder
+from taskmill.train.loop import OnStep, train
+from taskmill.train.loss import Supervised
+from taskmill.train.rows import student_rows
+from taskmill.train.tree import Tree, pad
+
+__all__ = ["Item", "Outcome", "Student", "grade", "metric"]
+
+FORMAT = "1"
+"""Enters a student's name; raised when the way it learns, answers or is graded changes."""
+
+TOGETHER = 8
+"""Answers written side by side (chosen: little padding among rows sorted by length)."""
+
+_ELSEWHERE = ("base", "seed", "checkpoint_minutes", "evaluations", "valid_share")
+"""Settings that do not enter a student's name: held in another form there, without effect, or not used."""
+
+
+class Item(NamedTuple):
+    """A held-out example to answer; `choices` is the closed set its answer comes from, () for a free one."""
+
+    example: Example
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one student: an answer and its mark (0 to 1) for each item, in their order.
+
+    `train_s`, `answer_s` and `all_s` are seconds; `record` is what training says of itself.
+    """
+
+    answers: list[str]
+    marks: list[float]
+    train_s: float
+    answer_s: float
+    all_s: float
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=256)
+def _task(name: str) -> TaskType | None:
+    """Return the task type of that name, or None: looking for plug-ins takes its time."""
+    try:
+        return get(name)
+    except UnknownName:
+        return None
+
+
+def metric(item: Item) -> str:
+    """Return what an item is graded by: its task type's own metric, else accuracy or token F1."""
+    task = _task(item.example.task)
+    return task.metric if task is not None else "accuracy" if item.choices else "token F1"
+
+
+def grade(item: Item, answer: str) -> float:
+    """Return the mark of an answer, 0 to 1, by the item's metric."""
+    task = _task(item.example.task)
+    if task is not None:
+        return task.grade(answer, item.example)
+    if item.choices:
+        return float(answer.strip() == item.example.response.strip())
+    return squad_f1(answer, [item.example.response])
+
+
+class Student:
+    """A base model and a recipe of training. `name` says all that decides what it becomes, but rows and seed.
+
+    `norm` "mean" divides a choice's log-likelihood by its tokens; "sum" does not.
+    """
+
+    def __init__(
+        self, config: TrainConfig, layout: str = "chat", norm: str = "sum", max_new_tokens: int = 64
+    ) -> None:
+        """Load the tokenizer. Raises MissingExtra, BackendError or ConfigError if the base cannot be used."""
+        self.config = replace(config, valid_share=0.0, evaluations=0).resolved()
+        self.layout, self.norm, self.max_new_tokens = layout, norm, max_new_tokens
+        self._base = find(config.base)
+        self._kept: Any = None
+        self._tokenizer = load_tokenizer(self._base)
+        settings = {k: v for k, v in to_mapping(self.config).items() if k not in _ELSEWHERE}
+        how = json.dumps([layout, norm, max_new_tokens, settings], sort_keys=True)
+        self.name = f"{self._base.name}#{content_id(FORMAT, self._base.identity, how)[:12]}"
+
+    def lengths(self, examples: Iterable[Example]) -> list[int | str]:
+        """Return the tokens of each example as it is trained on, or why it cannot be."""
+        encoder = Encoder(self._tokenizer, self.config.max_length)
+        found = [len(row.ids) for row in encoder.encode(self._rows(examples))]
+        refused = {r.index: r.why for r in encoder.refused}
+        kept = iter(found)
+        return [refused[i] if i in refused else next(kept) for i in range(encoder.seen)]
+
+    def learn(
+        self,
+        rows: Sequence[Example],
+        items: Sequence[Item],
+        seed: int,
+        times: float,
+        folder: Path,
+        on_step: OnStep | None = None,
+    ) -> Outcome:
+        """Train on the rows (`times` the recipe's epochs) in `folder`, then answer and grade the items.
+
+        Without rows the base answers as it is. The same call continues a training that was stopped.
+        """
+        begun, trained, record = time.monotonic(), 0.0, {}
+        if rows:
+            config = replace(self.config, seed=seed, epochs=times * self.config.epochs)
+            made = train(self._rows(rows), config, folder, on_step)
+            record = {key: made[key] for key in ("steps", "tokens", "loss", "counts", "precision", "device")}
+            trained = float(made["elapsed_s"])
+        with self._ready(folder if rows else None) as model:
+            asked = time.monotonic()
+            answers = self._answers(model, items)
+        now = time.monotonic()
+        marks = [grade(item, answer) for item, answer in zip(items, answers, strict=True)]
+        return Outcome(answers, marks, trained, now - asked, now - begun, record)
+
+    def _rows(self, examples: Iterable[Example]) -> Any:
+        return student_rows(examples, self.layout, self._tokenizer)
+
+    def _answers(self, model: Any, items: Sequence[Item]) -> list[str]:
+        torch, _, _ = packages()
+        supervised = Supervised(model, model.get_output_embeddings(), torch)
+        free = [i for i, item in enumerate(items) if not item.choices]
+        with torch.no_grad():
+            written = dict(zip(free, self._written(model, [items[i] for i in free]), strict=True))
+            return [
+                self._chosen(supervised, item, model.device) if item.choices else written[i]
+                for i, item in enumerate(items)
+            ]
+
+    @contextmanager
+    def _ready(self, folder: Path | None) -> Iterator[Any]:
+        """Give the trained model of a folder, or the base, ready to answer.
+
+        On a CPU the base stays loaded between students, since unpacking a GGUF file takes longer than a small
+        training; a GPU's memory is left to the training.
+        """
+        torch, _, peft = packages()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        kind = precision(self.config, torch, device)
+        if folder is not None and (folder / "model").is_dir():
+            yield load_model(find(str(folder / "model")), self.config, kind, device).eval()
+            return
+        base = self._kept
+        if base is None:
+            base = load_model(self._base, self.config, kind, device).eval()
+        self._kept = base if device == "cpu" else None
+        if folder is None:
+            yield base
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft 0.21 calls names that transformers 5 deprecates
+            adapted = peft.PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
+        try:
+            yield adapted.get_base_model()
+        finally:
+            adapted.unload()
+
+    def _chosen(self, supervised: Supervised, item: Item, device: Any) -> str:
+        """Return the likeliest choice, the first of equal ones. One that is too long cannot be chosen."""
+        torch, _, _ = packages()
+        encoded = [(c, self._encoded(replace(item.example, response=c))) for c in item.choices]
+        rows = [(choice, row) for choice, row in encoded if row is not None]
+        if not rows:
+            return item.choices[0]
+        batch = pad([Tree((row,)) for _, row in rows], torch, device)
+        targets = batch.ids.roll(-1, dims=1)[batch.wanted]
+        logits = supervised.logits(batch).float()
+        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        parts = losses.split([row.supervised for _, row in rows])
+        sums = [float(p.mean() if self.norm == "mean" else p.sum()) for p in parts]
+        return min(zip(sums, range(len(rows)), rows, strict=True))[2][0]
+
+    def _encoded(self, example: Example) -> Encoded | None:
+        encoder = Encoder(self._tokenizer, self.config.max_length)
+        return next(encoder.encode(self._rows([example])), None)
+
+    def _written(self, model: Any, items: Sequence[Item]) -> list[str]:
+        """Return what the student writes behind each prompt, greedily, up to where its answers end."""
+        torch, hf, _ = packages()
+        rows = [self._encoded(item.example) for item in items]
+        special, end = set(self._tokenizer.all_special_ids), self._tokenizer.eos_token_id
+        stops = {int(row.ids[-1]) for row in rows if row is not None} & special | ({end} - {None})
+        settings = hf.GenerationConfig(
+            do_sample=False,
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=sorted(stops) or None,
+            pad_token_id=min(stops, default=0),
+            use_cache=True,
+        )
+        found = [""] * len(items)
+        order = sorted(
+            (i for i, row in enumerate(rows) if row is not None), key=lambda i: (_start(rows[i]), i)
+        )
+        for at in range(0, len(order), TOGETHER):
+            batch = order[at : at + TOGETHER]
+            longest = max(_start(rows[i]) for i in batch)
+            ids = torch.zeros((len(batch), longest), dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for place, i in enumerate(batch):  # padded on the left: all answers begin in one column
+                prompt = rows[i].ids[: rows[i].start].astype("int64")  # type: ignore[union-attr]
+                ids[place, longest - len(prompt) :] = torch.from_numpy(prompt)
+                mask[place, longest - len(prompt) :] = 1
+            asked = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+            out = model.generate(**asked, generation_config=settings)
+            texts = self._tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+            for i, text in zip(batch, texts, strict=True):
+                found[i] = text.strip()
+        return found
+
+
+def _start(row: Encoded | None) -> int:
+    return row.start if row is not None else 0

@@ -1,0 +1,145 @@
+"""Commands over finished data from the command line: every flag with values that work, and chains of them."""
+
+import json
+from collections import defaultdict
+
+import click
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from taskmill import cli
+
+ROWS = [
+    {
+        "id": f"row-{i:02}",
+        "instruction": f"Which land is the city of {{{{context}}}} in, and since when? Variant {i % 4}.",
+        "context": f"A long passage about city number {i} by the river and its old harbour",
+        "response": f"It is in land number {i % 5}",
+        "text": f"plain text number {i % 7} of the table",
+        "label": f"l{i % 3}",
+        "n": 5 + i,
+        "vector": [1.0, i / 40, (i % 5) / 5],
+        "source": {"dataset": f"d{i % 2}", "config": "", "url": "", "document": ""},
+    }
+    for i in range(40)
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TASKMILL_CACHE_DIR", str(tmp_path / "cache"))
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
+    pq.write_table(pa.Table.from_pylist(ROWS[:4]), tmp_path / "few.parquet")
+    pq.write_table(pa.table({"id": ["row-03", "row-07"]}), tmp_path / "start.parquet")
+    return tmp_path
+
+
+def run(capsys, folder, *words):
+    """Run a command in this process; words in capitals are paths. Return (exit code, output, errors)."""
+    words = [str(folder / word.lower()) if word.isupper() else word for word in map(str, words)]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    out, err = capsys.readouterr()
+    return ended.value.code, out, err
+
+
+CURATE = (
+    "",
+    "--filters length,grounded --json",
+    "--set grounded=0.1 --set longest=300 --against FEW.PARQUET",
+)
+DEDUP = (
+    "",
+    "--mode near --on instruction --threshold 0.5 --ngram 2 --keep longest --seed 3 --json",
+    "--mode exact --on context --normalise --skeleton-cap 2 --source-cap 5 --source-column source",
+    "--mode exact --on pair --no-normalise --keep first-id",
+    "--mode exact --text label --runner native",
+    "--mode semantic --threshold 0.99 --embeddings vector",
+    "--mode semantic --text text --embedder hash",
+)
+DECONTAMINATE = (
+    "--against FEW.PARQUET --text instruction,context,response --mode 13gram --min-words 6 --frequent 3 --runner native",
+    "--against FEW.PARQUET --mode 8gram50 --share 0.6 --coverage item --json",
+    "--against FEW.PARQUET --mode 8gram50 --coverage row",
+    "--against FEW.PARQUET --mode 8gram50 --coverage either",
+    "--against FEW.PARQUET --mode decon --threshold 0.7 --parts question,answer",
+    "--against FEW.PARQUET --mode exact",
+)
+SELECT = (
+    "--budget 5 --embeddings vector --method k-center --set first=medoid --seed 3 --draws 2 --json",
+    "--budget 10% --embeddings vector --id id --tokens n --coverage label,text --start START.PARQUET",
+    "--budget 60tok --method random --text text --group-by label --quota equal --embedder hash",
+    "--budget 6 --method random --group-by label --quota proportional --embeddings vector",
+    "--budget 5 --method rds --embeddings vector --target FEW.PARQUET",
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        (command, flags)
+        for command, all_flags in (
+            ("curate", CURATE),
+            ("dedup", DEDUP),
+            ("decontaminate", DECONTAMINATE),
+            ("select", SELECT),
+        )
+        for flags in all_flags
+    ],
+)
+def test_every_flag_takes_values_that_work(folder, capsys, command, flags):
+    out = "OUT.PARQUET" if command == "select" else "OUT"
+    code, shown, err = run(capsys, folder, command, "ROWS.PARQUET", "--out", out, *flags.split())
+    assert (code, err) == (0, "")
+    if "--json" in flags:
+        assert json.loads(shown)
+    else:
+        assert str(folder / out.lower()) in shown
+    if command != "select":
+        report = json.loads((folder / "out" / "report.json").read_text())
+        assert report["command"] == command
+        funnel = report["funnel"]
+        assert funnel["in"] == len(ROWS) == funnel["kept"] + sum(funnel["dropped"].values())
+        ids = [pq.read_table(folder / "out" / f"{n}.parquet")["id"].to_pylist() for n in ("kept", "dropped")]
+        assert sorted(ids[0] + ids[1]) == [row["id"] for row in ROWS]
+
+
+@pytest.mark.parametrize(("command", "tried"), [("curate", CURATE), ("dedup", DEDUP)])
+def test_no_flag_and_no_choice_is_left_out(command, tried):
+    words = " ".join(tried).split()
+    used = defaultdict(set)
+    for flag, following in zip(words, [*words[1:], ""], strict=True):
+        used[flag].add(following)
+    for option in cli.cli.commands[command].params:
+        if not isinstance(option, click.Option) or "--out" in option.opts:
+            continue
+        assert any(flag in used for flag in option.opts), option.opts
+        choices = getattr(option.type, "choices", ())
+        assert set(choices) <= set().union(*(used[flag] for flag in option.opts))
+
+
+def test_numbers_that_may_be_left_out_are_shown_as_numbers(capsys, folder):
+    _, shown, _ = run(capsys, folder, "dedup", "--help")
+    assert "--threshold X" in shown
+    code, _, err = run(capsys, folder, "dedup", "ROWS.PARQUET", "--out", "OUT", "--threshold", "much")
+    assert code == 2
+    assert "threshold" in err
+
+
+def test_warnings_are_printed_and_results_are_sources_again(folder, capsys):
+    rows = [{"prompt": f"Say {i % 2}, please.", "completion": f"It is {i % 2}</s>"} for i in range(12)]
+    (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, shown, _ = run(capsys, folder, "curate", "IN.JSONL", "--out", "A")
+    assert code == 0
+    assert "warning: 12 responses ended in </s>; it is taken off" in shown
+    code, shown, _ = run(capsys, folder, "dedup", "A", "--mode", "exact", "--out", "B")
+    assert code == 0
+    assert "warning: duplicate dropped 10 of 12 rows" in shown
+    for source, out in (("B", "C"), ("B/DROPPED.PARQUET", "D")):
+        code, shown, err = run(capsys, folder, "curate", source, "--out", out)
+        assert (code, err) == (0, "")
+    assert pq.read_table(folder / "c" / "kept.parquet")["id"].to_pylist() == ["0", "1"]
+    code, _, err = run(capsys, folder, "dedup", "A", "--out", "C")
+    assert code == 2
+    assert "report.json of curate" in err

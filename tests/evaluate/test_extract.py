@@ -1,0 +1,198 @@
+"""Answers are read out of outputs by a named rule; what holds none fails, and nothing crashes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskmill.evaluate.extract import EXTRACTORS, Answer, extract, kind_of, readable
+from taskmill.evaluate.marks import METRICS, grade
+from taskmill.evaluate.numbers import canonical, same
+from taskmill.suites.arithmetic import languages
+
+LETTER = Answer("letter", options=("red", "blue", "green"))
+YES_NO = Answer("label", ("no", "yes"))
+NUMBER = Answer("number")
+GOLDS = {
+    "letter": (LETTER, "(B)"),
+    "label": (YES_NO, "yes"),
+    "number": (NUMBER, "-1250"),
+    "brackets": (Answer("brackets"), "] ) >"),
+    "words": (Answer("words"), "arson census newt"),
+}
+ENDINGS = [
+    "So the answer is {}.",
+    "So the final answer is {}",
+    "The answer is: {}.",
+    "Answer: {}",
+    "THE ANSWER IS {}.",
+    "the correct answer would be {}.",
+    "**Answer: {}**",
+    "The answer to this question is {}.",
+    "Hence:\nAnswer:\n{}",
+]
+
+
+def read(text, extractor, wanted):
+    found = extract(text, EXTRACTORS.get(extractor), wanted)
+    return found.answer, found.rule
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("kind", GOLDS)
+@pytest.mark.parametrize("behind", ["", "\n\nQ: Another one?\nA: So the answer is (A).", "</s>Answer: no 7"])
+def test_every_ending_of_a_rationale_is_read(ending, kind, behind):
+    wanted, gold = GOLDS[kind]
+    output = f"First 3 of 4 are (A), yes.\nThen more.\n{ending.format(gold)}{behind}"
+    for extractor in ("bbh", "bbh-cot"):
+        found, marks = grade(output, [gold], EXTRACTORS.get(extractor), METRICS.get("exact"), wanted)
+        assert marks["accuracy"] == 1
+        assert found.rule.startswith("cue")
+
+
+@pytest.mark.parametrize(
+    ("output", "extractor", "wanted", "answer", "rule"),
+    [
+        ("(B)", "letter", LETTER, "(B)", "whole"),
+        ("B", "letter", LETTER, "(B)", "whole"),
+        ("b.", "letter", LETTER, "(B)", "whole"),
+        ("B. blue", "letter", LETTER, "(B)", "start"),
+        ("(B) blue\nbecause", "letter", LETTER, "(B)", "start"),
+        ("I would say it is (C), all told.", "letter", LETTER, "(C)", "only letter"),
+        ("(A) or (C)?", "letter", LETTER, "(A)", "start"),
+        ("It is (A) or (C)?", "letter", LETTER, "", ""),
+        ("Blue", "letter", LETTER, "(B)", "whole"),
+        ("A dog barks at it.", "letter", LETTER, "", ""),
+        ("(Z)", "letter", LETTER, "", ""),
+        ("The answer is not (A). The answer is (C).", "letter-cot", LETTER, "(C)", "cue: answer is"),
+        ("The answer is (A). No: the answer is (B).", "letter-cot", LETTER, "(B)", "cue: answer is"),
+        ("I reason about (A) and then stop", "letter-cot", LETTER, "", ""),
+        ("yes", "bbh-cot", YES_NO, "yes", "whole"),
+        ("Yes, because it is so.", "bbh", YES_NO, "yes", "start"),
+        ("Is it so? Perhaps yes", "bbh", YES_NO, "", ""),
+        ("it goes on and", "bbh-cot", YES_NO, "", ""),
+        ("She has 3 and 4.\n#### 1,250", "number", NUMBER, "1250", "cue: ####"),
+        ("So x = 3. The answer is 3 + 4 = 7.", "number", NUMBER, "7", "cue: answer is"),
+        ("Answer: Roger has 5 balls, then 11 balls.", "number", NUMBER, "11", "last number"),
+        ("Answer: $18", "number", NUMBER, "18", "cue: answer:"),
+        ("therefore \\boxed{1{,}250}", "number", NUMBER, "1250", "boxed"),
+        ("so \\boxed{42} it is. The answer is 7", "number", NUMBER, "42", "boxed"),
+        ("no number here", "number", NUMBER, "", ""),
+        ("<think>the answer is (A)</think>(C)", "letter", LETTER, "(C)", "whole"),
+        ("", "letter", LETTER, "", ""),
+        (" \n\t ", "text", Answer("text"), "", ""),
+        ("Paris.\nIt is in France", "text", Answer("text"), "Paris", "start"),
+        ("The answer is Paris.", "text", Answer("text"), "Paris", "cue: answer is"),
+    ],
+)
+def test_an_output_is_read_by_the_rule_that_fits(output, extractor, wanted, answer, rule):
+    assert read(output, extractor, wanted) == (answer, rule)
+
+
+def test_a_failed_extraction_is_no_wrong_answer():
+    extractor, metric = EXTRACTORS.get("bbh-cot"), METRICS.get("exact")
+    silent, no_marks = grade("and so on and", ["(B)"], extractor, metric, LETTER)
+    wrong, marks = grade("The answer is (A).", ["(B)"], extractor, metric, LETTER)
+    assert (silent.rule, no_marks) == ("", {"accuracy": 0.0})
+    assert (wrong.rule, marks) == ("cue: answer is", {"accuracy": 0.0})
+
+
+def test_a_text_gold_in_a_task_of_letters_is_held_against_the_text():
+    extractor, metric = EXTRACTORS.get("bbh"), METRICS.get("exact")
+    golds = ["Monsters, Inc"]
+    assert grade("The answer is Monsters, Inc.", golds, extractor, metric, LETTER)[1]["accuracy"] == 1
+    assert grade("The answer is (A).", golds, extractor, metric, LETTER)[1]["accuracy"] == 0
+
+
+def test_the_kind_of_an_answer_follows_from_all_golds_of_a_task():
+    assert kind_of(["(A)", "(C)", "Monsters, Inc"]).kind == "letter"
+    assert kind_of(["Yes", "No"]) == Answer("label", ("no", "yes"))
+    assert kind_of(["valid"]) == Answer("label", ("invalid", "valid"))
+    assert kind_of(["-3", "1,000"]).kind == "number"
+    assert kind_of(["] )", ">"]).kind == "brackets"
+    assert kind_of(["a b", "c"]).kind == "words"
+
+
+@given(st.one_of(st.text(), st.binary(), st.none()), st.sampled_from([w for w, _ in GOLDS.values()]))
+def test_no_output_crashes_any_extractor(output, wanted):
+    text = readable(output)
+    text.encode("utf-8")
+    for name in EXTRACTORS.names():
+        for kind in (wanted, Answer("text"), Answer("label")):
+            found = extract(text, EXTRACTORS.get(name), kind)
+            assert bool(found.answer) == bool(found.rule)
+
+
+CUES = [
+    "answer is ",
+    "Answer:",
+    "####",
+    "\\boxed{",
+    "(A)",
+    "not ",
+    "\n",
+    "=",
+    "-",
+    ",",
+    "7",
+    "}",
+    "Q:",
+    "答案",
+]
+
+
+@given(st.lists(st.sampled_from(CUES)).map("".join))
+def test_pieces_of_answers_crash_no_extractor(output):
+    for name in EXTRACTORS.names():
+        for wanted, gold in GOLDS.values():
+            grade(output, [gold], EXTRACTORS.get(name), METRICS.get("exact"), wanted)
+
+
+def test_bytes_that_are_no_utf8_become_replacement_characters():
+    assert readable(b"The answer is \xff(B)") == "The answer is \ufffd(B)"
+    assert readable("lone \ud800 surrogate").encode()
+    assert readable(None) == ""
+
+
+@pytest.mark.parametrize("language", sorted(languages()))
+@pytest.mark.parametrize("written", ["18", "2,125", "-7", "0.5"])
+def test_the_answer_phrase_of_each_language_is_read(language, written):
+    output = f"5 + 6 = 11. {languages()[language]['is'].format(written)}"
+    found, marks = grade(
+        output, [written], EXTRACTORS.get("number"), METRICS.get("exact"), Answer("number", language=language)
+    )
+    assert marks["accuracy"] == 1
+    assert found.rule.startswith("cue")
+
+
+@pytest.mark.parametrize(
+    ("written", "language", "value"),
+    [
+        ("2,125", "", "2125"), ("2,125.00", "", "2125"), ("1,00,000", "", "100000"), ("$1,250", "", "1250"),
+        ("2.125", "de", "2125"), ("2.125", "en", "2.125"), ("3,5", "fr", "3.5"), ("৪২", "bn", "42"),
+        ("๔๒", "th", "42"), ("１８", "ja", "18"), ("2\u202f125", "fr", "2125"), ("−7", "", "-7"),
+        ("007", "", "7"), ("-0", "", "0"), ("", "", ""), ("abc", "", ""), ("1" + "0" * 70, "", ""),
+    ],
+)  # fmt: skip
+def test_numbers_have_one_form(written, language, value):
+    assert canonical(written, language) == value
+
+
+@given(st.integers(-(10**12), 10**12))
+def test_a_number_equals_itself_with_thousands_grouped(value):
+    assert same(f"{value:,}", str(value))
+    assert same(f"{value}.0", f"{value:,}")
+    assert not same(str(value + 1), str(value))
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "language"),
+    [
+        ("der Rhein", "Rhein", "de"),
+        ("el río", "río", "es"),
+        ("«Москва»", "Москва", "ru"),
+        ("北京。", "北京", "zh"),
+    ],
+)
+def test_articles_and_punctuation_of_a_language_do_not_count(answer, gold, language):
+    metric = METRICS.get("squad-languages")
+    assert metric.mark(answer, [gold], Answer("text", language=language)) == {"accuracy": 1.0, "f1": 1.0}

@@ -1,0 +1,273 @@
+"""`taskmill mix`: from files to files, with a manifest that explains the counts."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from taskmill import cli
+from taskmill.errors import InputError, UsageError
+from taskmill.recipes.mix import MixConfig, inspect_mixture, mix
+from taskmill.store import write_parquet
+
+
+def rows_of(name, count, **more):
+    return [
+        {"prompt": f"{name} question {i}", "completion": f"{name} answer {i} " * (1 + i % 3), **more}
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for name, count in (("a", 10), ("b", 300)):
+        lines = (json.dumps(row) for row in rows_of(name, count, licence="MIT"))
+        (tmp_path / "data" / f"{name}.jsonl").write_text("\n".join(lines))
+    many = [row for t in range(4) for row in rows_of(f"t{t}", 20 * (t + 1), task=f"task{t}")]
+    for i, row in enumerate(many):
+        row["id"] = f"row{i:03}"
+    pq.write_table(pa.Table.from_pylist(many), tmp_path / "data" / "many.parquet")
+    return tmp_path
+
+
+def written(place, mixture, name="mixture.yaml"):
+    path = place / name
+    path.write_text(yaml.safe_dump(mixture))
+    return str(path)
+
+
+def made(place, mixture, out="out", **asked):
+    manifest = mix(MixConfig(source=written(place, mixture), **asked), place / out)
+    return manifest, pq.read_table(place / out / "data")
+
+
+HALF = {"sources": {"a": {"path": "data/a.jsonl", "weight": 1}, "b": {"path": "data/b.jsonl", "weight": 1}}}
+
+
+def test_counts_are_the_shares_and_the_manifest_says_so(place):
+    manifest, table = made(place, HALF, rows=20, seed=3)
+    assert len(table) == 20
+    assert {n: s["count"] for n, s in manifest["sources"].items()} == {"a": 10, "b": 10}
+    assert pa.compute.value_counts(table["mix_source"]).to_pylist() in (
+        [{"values": "a", "counts": 10}, {"values": "b", "counts": 10}],
+        [{"values": "b", "counts": 10}, {"values": "a", "counts": 10}],
+    )
+    assert json.loads((place / "out" / "manifest.json").read_text()) == manifest
+    assert manifest["effective_families"] == 2
+    assert manifest["files"][0]["rows"] == 10
+    assert sum(s["token_share"] for s in manifest["sources"].values()) == pytest.approx(1)
+
+
+def test_rows_keep_their_columns_and_say_where_they_are_from(place):
+    mixture = {"sources": {"a": "data/a.jsonl", "many": "data/many.parquet"}}
+    manifest, table = made(place, mixture, epochs=1)
+    rows = table.to_pylist()
+    assert len(rows) == 210
+    assert len({row["id"] for row in rows}) == 210
+    for row in rows:
+        if row["source"] == "a":
+            assert (row["licence"], row["task"], row["mix_task"]) == ("MIT", "a", "a")
+            assert row["prompt"] == f"a question {row['id'].partition('/')[2]}"
+        else:
+            assert row["source"] == "many"
+            assert row["id"].startswith("row")
+            assert row["task"] == row["mix_task"] == f"task{row['prompt'][1]}"
+    tasks = manifest["sources"]["many"]["tasks"]
+    assert {name: t["count"] for name, t in tasks.items()} == {f"task{i}": 20 * (i + 1) for i in range(4)}
+    assert manifest["licences"] == {"a": ["MIT"], "many": []}
+
+
+def test_a_row_that_comes_again_has_an_id_of_its_own(place):
+    mixture = {"sources": {"a": {"path": "data/a.jsonl", "repeat": 3}}}
+    manifest, table = made(place, mixture, rows=25)
+    ids = table["id"].to_pylist()
+    assert len(set(ids)) == 25
+    assert sorted(i for i in ids if "#" not in i) == sorted(f"a/{i}" for i in range(10))
+    assert sum(i.endswith("#2") for i in ids) == 10
+    assert set(table["mix_row"].to_pylist()) == {f"a/{i}" for i in range(10)}
+    assert (manifest["repeats"], manifest["sources"]["a"]["repeats"]) == (15, 15)
+    assert manifest["sources"]["a"]["epochs"] == 2.5
+
+
+def test_ids_that_sources_share_are_told_apart(place):
+    for name in ("x", "y"):
+        write_parquet(place / f"{name}.parquet", pa.Table.from_pylist([{"id": "1", "text": name}]))
+    _, table = made(place, {"sources": {"x": "x.parquet", "y": "y.parquet"}})
+    assert sorted(table["id"].to_pylist()) == ["x/1", "y/1"]
+
+
+def test_once_is_every_row_exactly_once(place):
+    mixture = {"sources": {"a": {"path": "data/a.jsonl", "policy": "once"}, "b": {"path": "data/b.jsonl"}}}
+    _, table = made(place, mixture, rows=60)
+    ids = table["mix_row"].to_pylist()
+    assert sorted(i for i in ids if i.startswith("a/")) == sorted(f"a/{i}" for i in range(10))
+    assert len(set(ids)) == 60
+
+
+def test_stop_names_the_task_that_ended_it(place):
+    mixture = {"policy": "stop", **HALF}
+    manifest, table = made(place, mixture, rows=100)
+    assert len(table) == manifest["rows"] == 20
+    assert manifest["exhaustion_point"] == {"source": "a", "task": "", "draws": 20, "ends": True}
+    assert manifest["exit"]["code"] == 3
+    assert "20 of 100 rows: a has no rows left" in manifest["exit"]["reason"]
+
+
+def test_the_default_goes_on_without_a_source_and_says_where(place):
+    manifest, table = made(place, HALF, rows=100)
+    assert len(table) == 100
+    assert manifest["exhaustion_point"] == {"source": "a", "task": "", "draws": 20, "ends": False}
+    assert manifest["sources"]["a"]["exhaustion_point"] == 20
+    assert manifest["sources"]["b"]["exhaustion_point"] is None
+    assert manifest["exit"] == {"code": 0, "reason": "done"}
+
+
+def test_fewer_rows_than_asked_for_is_exit_code_3(place, capsys):
+    path = written(place, HALF)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["mix", path, "--rows", "1000", "--out", "out"])
+    assert ended.value.code == 3
+    assert capsys.readouterr().out.splitlines()[-1].startswith("310 of 1,000 rows: all sources are used up")
+
+
+def test_equal_commands_give_equal_bytes_and_another_seed_does_not(place):
+    def files(out):
+        return {p.name: p.read_bytes() for p in (place / out).rglob("*") if p.is_file()}
+
+    made(place, HALF, "one", rows=200, seed=5)
+    made(place, HALF, "two", rows=200, seed=5)
+    made(place, HALF, "other", rows=200, seed=6)
+    assert files("one") == files("two")
+    name = "train-00000-of-00001.parquet"
+    assert files("one")[name] != files("other")[name]
+
+
+def test_the_order_of_rows_and_of_sources_in_their_files_changes_nothing(place):
+    table = pq.read_table(place / "data" / "many.parquet")
+    write_parquet(place / "data" / "turned.parquet", table.take(list(range(len(table)))[::-1]))
+    sources = {"many": {"path": "data/many.parquet", "weight": 2}, "b": {"path": "data/b.jsonl", "weight": 1}}
+    turned = {"b": sources["b"], "many": {"path": "data/turned.parquet", "weight": 2}}
+    _, one = made(place, {"sources": sources}, "one", rows=120)
+    _, other = made(place, {"sources": turned}, "two", rows=120)
+    assert one["id"].to_pylist() == other["id"].to_pylist()
+
+
+def test_parts_do_not_change_the_rows(place, monkeypatch):
+    _, whole = made(place, HALF, "one", rows=250)
+    monkeypatch.setattr("taskmill.recipes.mix.PART", 64)
+    _, parted = made(place, HALF, "two", rows=250)
+    assert len(list((place / "two" / "data").iterdir())) == 4
+    assert parted.equals(whole)
+
+
+def test_an_earlier_mixture_is_written_over_and_nothing_else_is(place):
+    made(place, HALF, rows=20)
+    manifest, table = made(place, HALF, rows=10)
+    assert len(table) == manifest["rows"] == 10
+    (place / "other").mkdir()
+    (place / "other" / "manifest.json").write_text("{}")
+    with pytest.raises(UsageError, match="that mix did not write"):
+        made(place, HALF, "other", rows=10)
+    with pytest.raises(UsageError, match="would write into the source"):
+        made(place, HALF, "data", rows=10)
+
+
+def test_a_mixture_is_a_source(place):
+    made(place, HALF, "first", rows=20)
+    manifest, _ = made(place, {"sources": {"first": {"path": "first", "tasks": "mix_source"}}}, "second")
+    assert {n: t["count"] for n, t in manifest["sources"]["first"]["tasks"].items()} == {"a": 10, "b": 10}
+
+
+def test_tasks_of_files_and_of_columns(place):
+    every = {"sources": {"all": {"path": "data/*.jsonl", "tasks": "file", "cap": 50}}}
+    manifest, _ = made(place, every)
+    assert {n: t["count"] for n, t in manifest["sources"]["all"]["tasks"].items()} == {"a": 10, "b": 50}
+    one = {"sources": {"many": {"path": "data/many.parquet", "tasks": "none", "cap": 50}}}
+    manifest, _ = made(place, one, "second")
+    assert manifest["rows"] == 50
+    with pytest.raises(UsageError, match="no column 'taks'"):
+        made(place, {"sources": {"many": {"path": "data/many.parquet", "tasks": "taks"}}}, "third")
+
+
+def test_tokens_are_weighed_and_may_be_given(place):
+    rows = [{"text": "x", "n": 100 if i < 10 else 1} for i in range(20)]
+    for name, part in (("long", rows[:10]), ("short", rows[10:])):
+        write_parquet(place / f"{name}.parquet", pa.Table.from_pylist(part))
+    mixture = {
+        "weights": "tokens",
+        "policy": "repeat",
+        "tokens": "n",
+        "sources": {n: {"path": f"{n}.parquet", "weight": 1} for n in ("long", "short")},
+    }
+    manifest, _ = made(place, mixture, rows=1010)
+    assert {n: s["count"] for n, s in manifest["sources"].items()} == {"long": 10, "short": 1000}
+    assert manifest["sources"]["long"]["token_share"] == 0.5
+
+
+def test_what_is_inspected_is_what_is_mixed_and_nothing_is_written(place):
+    before = sorted(place.rglob("*"))
+    path = written(place, HALF)
+    one = inspect_mixture(MixConfig(source=path, rows=60, samples=2))
+    assert sorted(place.rglob("*")) == sorted([*before, place / "mixture.yaml"])
+    assert json.dumps(one, default=str) == json.dumps(
+        inspect_mixture(MixConfig(source=path, rows=60, samples=2)), default=str
+    )
+    manifest, table = made(place, HALF, rows=60)
+    for name, record in one["sources"].items():
+        samples = record["tasks"][""].pop("samples")
+        own = [row["prompt"] for row in table.to_pylist() if row["mix_source"] == name]
+        assert len(samples) == 2
+        assert {row["prompt"] for row in samples} <= set(own)
+    assert one == manifest
+
+
+def test_commands_print_json(place, capsys):
+    path = written(place, HALF)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["mix", path, "--rows", "20", "--inspect", "--json"])
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 20
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["mix", path, "--rows", "20"])
+    assert ended.value.code == 2
+
+
+def test_empty_and_missing_sources_are_named(place):
+    (place / "data" / "empty.jsonl").write_text("")
+    with pytest.raises(InputError, match="empty: no rows in"):
+        made(place, {"sources": {"empty": "data/empty.jsonl", "a": "data/a.jsonl"}})
+    with pytest.raises(InputError, match="no such file"):
+        made(place, {"sources": {"gone": "data/gone.jsonl"}})
+    assert not (place / "out").exists()
+
+
+def test_a_killed_mixture_has_no_manifest(place, monkeypatch):
+    made(place, HALF, rows=20)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("taskmill.recipes.mix.write_parquet", killed)
+    with pytest.raises(KeyboardInterrupt):
+        made(place, HALF, rows=20)
+    assert not (place / "out" / "manifest.json").exists()
+
+
+def test_datasets_open_it(place, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", place / "cache")
+    made(place, HALF, rows=20)
+    loaded = datasets.load_dataset(str(place / "out"), split="train", cache_dir=str(place / "cache"))
+    assert len(loaded) == 20
+    assert "mix_source" in loaded.column_names
+
+
+def test_a_file_of_another_tool_is_mixed(place):
+    given = {"datasets": [{"path": str(place / "data" / "a.jsonl"), "type": "completion"}], "micro_batch": 1}
+    manifest, table = made(place, given)
+    assert (manifest["imported"], len(table)) == ("axolotl", 10)
+    assert manifest["notes"]

@@ -1,0 +1,140 @@
+"""A student's answers against plain transformers: log-likelihoods of choices, greedy texts, and its marks."""
+
+from dataclasses import replace
+
+import pytest
+
+from taskmill.errors import InputError
+from taskmill.record import Example
+from taskmill.tasks import get
+from taskmill.train import TrainConfig
+from taskmill.train.student import Item, Student, grade, metric
+
+YES_NO = ("yes", "no", "not at all")
+
+
+def example(i, response="yes", **other):
+    return Example(f"e{i}", "", "", f"is {i} more than {i * 7 % 5}?", response, **other)
+
+
+@pytest.fixture
+def student(folder):
+    config = TrainConfig(base=str(folder), rank=4, lr=1e-2, epochs=12, batch_tokens=300)
+    return Student(config, max_new_tokens=8)
+
+
+def plain(folder, tokenizer, prompt, choice):
+    """The log-likelihoods of a choice's tokens and its end, one pass, no tricks."""
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": choice}]
+    before = tokenizer.apply_chat_template(chat[:1], add_generation_prompt=True, tokenize=False)
+    whole = tokenizer.apply_chat_template(chat, tokenize=False)
+    whole = whole[: whole.rindex("<|im_end|>") + len("<|im_end|>")]
+    ids = tokenizer(whole, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    start = len(tokenizer(before, add_special_tokens=False)["input_ids"])
+    with torch.no_grad():
+        logprobs = torch.log_softmax(model(ids).logits[0].double(), dim=-1)
+    return [float(logprobs[at - 1, ids[0, at]]) for at in range(start, ids.shape[1])]
+
+
+@pytest.mark.parametrize("norm", ["sum", "mean"])
+def test_the_likeliest_choice_is_chosen(folder, tokenizer, tmp_path, norm):
+    student = Student(TrainConfig(base=str(folder)), norm=norm)
+    items = [Item(example(i), YES_NO) for i in range(6)]
+    outcome = student.learn([], items, 0, 1.0, tmp_path / "none")
+    for item, answer in zip(items, outcome.answers, strict=True):
+        found = {c: plain(folder, tokenizer, item.example.instruction, c) for c in YES_NO}
+        scores = {c: sum(f) / (len(f) if norm == "mean" else 1) for c, f in found.items()}
+        assert answer == max(scores, key=scores.get)
+    assert set(outcome.answers) <= set(YES_NO)
+
+
+def test_free_answers_are_greedy_whatever_stands_beside_them(folder, tokenizer, student, tmp_path):
+    import torch
+    import transformers
+
+    items = [Item(replace(example(i), instruction="river " * i + "stone?")) for i in range(1, 12)]
+    outcome = student.learn([], items, 0, 1.0, tmp_path / "none")
+    alone = [student.learn([], [item], 0, 1.0, tmp_path / "none").answers[0] for item in items]
+    assert outcome.answers == alone
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")}
+    for item, answer in zip(items[:3], outcome.answers, strict=False):
+        turn = [{"role": "user", "content": item.example.instruction}]
+        text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        begin = len(ids)
+        with torch.no_grad():
+            while len(ids) < begin + 8 and not (len(ids) > begin and ids[-1] in ends):
+                ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        assert answer == tokenizer.decode(ids[begin:], skip_special_tokens=True).strip()
+
+
+def test_a_student_learns_and_the_base_stays_as_it_was(student, tmp_path):
+    rows = [
+        replace(example(i, ("no", "yes")[i % 2]), instruction=f"say {'ba'[i % 2]} {i}") for i in range(40)
+    ]
+    items = [Item(e) for e in rows[:10]] + [Item(e, ("yes", "no")) for e in rows[:10]]
+    before = student.learn([], items, 0, 1.0, tmp_path / "none")
+    after = student.learn(rows, items, 0, 1.0, tmp_path / "one")
+    assert sum(after.marks[:10]) > sum(before.marks[:10])
+    assert after.record["counts"]["train"] == 40
+    assert after.record["counts"]["tokens"] == sum(student.lengths(rows))
+    assert student.learn([], items, 0, 1.0, tmp_path / "none").answers == before.answers
+    found_again = student.learn(rows, items, 0, 1.0, tmp_path / "one")  # finished: answered again only
+    assert found_again.answers == after.answers
+    twice = student.learn(rows, items, 0, 2.0, tmp_path / "twice")
+    assert twice.record["steps"] == 2 * after.record["steps"]
+
+
+def test_what_cannot_be_learned_is_said_row_by_row(student):
+    long = replace(example(1), instruction="word " * 2000)
+    found = student.lengths([example(0), long, example(2)])
+    assert isinstance(found[0], int)
+    assert isinstance(found[2], int)
+    assert "tokens do not fit" in found[1]
+
+
+def test_the_name_holds_what_decides_the_outcome(folder):
+    names = {
+        Student(TrainConfig(base=str(folder), **settings), **how).name
+        for settings, how in [
+            ({}, {}),
+            ({"lr": 1e-3}, {}),
+            ({"epochs": 2.0}, {}),
+            ({}, {"layout": "bonito"}),
+            ({}, {"norm": "mean"}),
+            ({}, {"max_new_tokens": 5}),
+        ]
+    }
+    assert len(names) == 6
+    same = {Student(TrainConfig(base=str(folder), **s)).name for s in ({}, {"seed": 3}, {"evaluations": 2})}
+    assert len(same) == 1
+
+
+def test_a_model_trained_whole_answers_too(folder, tmp_path):
+    config = TrainConfig(base=str(folder), method="full", lr=1e-3, batch_tokens=400)
+    outcome = Student(config).learn(
+        [example(i) for i in range(8)], [Item(example(9), YES_NO)], 0, 1.0, tmp_path
+    )
+    assert (tmp_path / "model").is_dir()
+    assert outcome.answers[0] in YES_NO
+
+
+def test_marks_are_by_the_task_types_own_metric():
+    known = Item(replace(example(0, "Yes"), task="ynqa"), ("Yes", "No"))
+    assert metric(known) == get("ynqa").metric
+    assert grade(known, "Yes") == 1
+    assert grade(known, "No") == 0
+    closed, free = Item(example(0), YES_NO), Item(example(0, "the old harbour"))
+    assert (metric(closed), metric(free)) == ("accuracy", "token F1")
+    assert (grade(closed, "yes"), grade(closed, "no")) == (1, 0)
+    assert grade(free, "an old harbour town") == pytest.approx(0.8)
+
+
+def test_no_rows_at_all_is_an_error_of_training(student, tmp_path):
+    with pytest.raises(InputError):
+        student.learn([replace(example(0), instruction="word " * 2000)], [], 0, 1.0, tmp_path)
