@@ -283,7 +283,10 @@ def gate(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> dict:
-    sides = {n: c for n, c in CONTENDERS[args.mode].items() if importlib.util.find_spec(c[0])}
+    out = args.without.split(",")
+    sides = {
+        n: c for n, c in CONTENDERS[args.mode].items() if importlib.util.find_spec(c[0]) and n not in out
+    }
     absent = sorted(set(CONTENDERS[args.mode]) - set(sides))
     before = load()
     runs: dict[str, list[dict]] = {name: [] for name in sides}
@@ -340,6 +343,7 @@ def main(options: Sequence[str] | None = None) -> None:
     parser.add_argument("--texts", default="", help="a file of one text a line (semantic)")
     parser.add_argument("--embedder", default="auto")
     parser.add_argument("--semhash-model", default="", help="folder of a model2vec encoder for semhash")
+    parser.add_argument("--without", default="", help="contenders to leave out, e.g. datasketch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", action="store_true")

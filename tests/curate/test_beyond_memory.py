@@ -1,5 +1,6 @@
 """Rows read in pieces give the same bytes, however they are split and wherever they are hashed."""
 
+import errno
 import json
 import os
 import random
@@ -258,6 +259,30 @@ def test_a_value_that_does_not_fit_is_named_and_nothing_is_written(tmp_path):
     with pytest.raises(InputError, match=r"a\.parquet: column 'n'"):
         dedup(DedupConfig(sources=(str(tmp_path / "*.parquet"),), mode="exact"), tmp_path / "out")
     assert not (tmp_path / "out" / "report.json").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("rows", [3, 5])
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, rows):
+    pq.write_table(pa.table({"text": list("abcd")}), tmp_path / "a.parquet")
+    with opened([str(tmp_path / "a.parquet")], tmp_path / "scratch") as found:
+        pq.write_table(pa.table({"text": list("abcdefgh")[:rows]}), tmp_path / "a.parquet")
+        with pytest.raises(InputError, match=r"a\.parquet changed while it was read"):
+            list(found.pieces())
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room is taken as files grow on this system")
+def test_a_full_disk_ends_the_command_and_not_the_process(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sources = split(tmp_path / "in", table_of(corpus(5)), [], 20)
+    config = build(DedupConfig, {"sources": sources, "threshold": 0.5})
+    dedup(config, tmp_path / "out")
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space"):
+        dedup(config, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
     assert not list(tmp_path.glob(".*"))
 
 

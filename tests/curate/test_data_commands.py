@@ -59,9 +59,9 @@ DEDUP = (
     "--mode semantic --text text --embedder hash",
 )
 DECONTAMINATE = (
-    "--against FEW.PARQUET --text instruction,context,response --mode 13gram --min-words 6 --frequent 3 --runner native",
+    "--against FEW.PARQUET --text instruction,context,response --mode 13gram --min-words 6 --frequent 3",
     "--against FEW.PARQUET --mode 8gram50 --share 0.6 --coverage item --json",
-    "--against FEW.PARQUET --mode 8gram50 --coverage row",
+    "--against FEW.PARQUET --mode 8gram50 --coverage row --runner native",
     "--against FEW.PARQUET --mode 8gram50 --coverage either",
     "--against FEW.PARQUET --mode decon --threshold 0.7 --parts question,answer",
     "--against FEW.PARQUET --mode exact",

@@ -12,6 +12,7 @@ from taskmill.errors import ConfigError
 from taskmill.mix.fewshot import (
     Rows,
     bases,
+    chained,
     choose,
     counts,
     distribution,

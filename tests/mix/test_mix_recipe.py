@@ -240,7 +240,7 @@ def test_empty_and_missing_sources_are_named(place):
     (place / "data" / "empty.jsonl").write_text("")
     with pytest.raises(InputError, match="empty: no rows in"):
         made(place, {"sources": {"empty": "data/empty.jsonl", "a": "data/a.jsonl"}})
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match=r"data/gone\.jsonl: there is no such file"):
         made(place, {"sources": {"gone": "data/gone.jsonl"}})
     assert not (place / "out").exists()
 
@@ -271,3 +271,34 @@ def test_a_file_of_another_tool_is_mixed(place):
     manifest, table = made(place, given)
     assert (manifest["imported"], len(table)) == ("axolotl", 10)
     assert manifest["notes"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "weights"),
+    [
+        ("flan-2022-a", {"t0_sf": 15, "cot": 3, "niv2": 30}),
+        ("flan-2022-b", {"t0_sf": 27.9, "cot": 1.8, "niv2": 24.2}),
+    ],
+)
+def test_the_papers_proportions_hold_on_real_sources(shared_data, place, preset, weights):
+    """Muffin is not there: the other three keep their proportions to each other."""
+    sources = {
+        "muffin": {"weight": 0},
+        "t0_sf": {"path": str(shared_data / "flan" / "t0_rendered.parquet"), "tasks": "template_file"},
+        "cot": {"path": str(shared_data / "flan" / "cot_*.parquet"), "tasks": "file"},
+        "niv2": {"path": str(shared_data / "superni" / "instances.parquet"), "tasks": "task"},
+    }
+    source = written(place, {"preset": preset, "sources": sources})
+    manifest = inspect_mixture(MixConfig(source=source, rows=20_000))
+    counts = {name: record["count"] for name, record in manifest["sources"].items()}
+    assert sum(counts.values()) == 20_000
+    for name, weight in weights.items():
+        tasks = manifest["sources"][name]["tasks"]
+        share = weight / sum(weights.values())
+        assert abs(counts[name] - 20_000 * share) < len(tasks)  # a rounding of less than one row a task
+        held = sum(task["available"] for task in tasks.values())
+        for task in tasks.values():
+            assert abs(task["count"] - 20_000 * share * task["available"] / held) < 1
+    assert manifest["repeats"] == 0
+    assert manifest["exit"]["code"] == 0
+    assert len(manifest["sources"]["cot"]["tasks"]) == 7

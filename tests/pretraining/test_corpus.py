@@ -20,13 +20,17 @@ PLACES = ["harbour", "market", "valley", "village", "forest", "castle", "station
 THINGS = ["lantern", "basket", "letter", "hammer", "mirror", "ladder", "candle", "bottle"]
 
 
+COLOURS = ["red", "green", "blue", "white", "black", "brown", "yellow"]
+
+
 def text(i):
     r = random.Random(i)
     subject, place, thing = r.choice(SUBJECTS), r.choice(PLACES), r.choice(THINGS)
     return (
         f"Number {i}: the old {subject} lived near the {place} for {i + 3} long years. "
         f"One morning the {subject} found a broken {thing} under the bridge of the {place}. "
-        f"Nobody in the {place} could tell to whom the {thing} had belonged before that winter."
+        f"Nobody in the {place} could tell to whom the {thing} had belonged before that winter. "
+        f"It was {' and '.join(COLOURS[: i % 7 + 1])}."
     )
 
 
@@ -241,6 +245,12 @@ class Faulty(echo.Echo):
                 yield from super().generate([request])
 
 
+class Silent(echo.Echo):
+    def generate(self, requests):
+        for request in requests:
+            yield Completion(request.key, "", "stop", 1, 0)
+
+
 @pytest.fixture
 def faulty():
     if "faulty" not in GENERATORS.names():
@@ -289,6 +299,31 @@ def test_a_budget_stops_and_the_same_command_goes_on(source, tmp_path):
     assert data(tmp_path / "out") == data(tmp_path / "other")
 
 
+@pytest.mark.parametrize("calls", [1, 4, 9])
+def test_a_budget_stops_between_the_stages_of_a_reply(source, calls, tmp_path):
+    """Two calls a reply: what waits for its second one, and what was not posed, is in no count."""
+    values = {"format": "tasks", "task": ("exqa",), "pairs": 2, "augment": 0.3}
+    values["model"] = ModelConfig(ref="echo:", protocol="bonito-attributes")
+    manifest = corpus(config(source, **values, budget=BudgetConfig(max_calls=calls)), tmp_path / "out")
+    assert manifest["exit"]["code"] == 3
+    assert manifest["calls"]["total"] == calls
+    whole = corpus(config(source, **values), tmp_path / "out")
+    assert whole["exit"]["code"] == 0
+    assert whole["calls"]["reused"] >= calls
+
+
+def test_a_model_that_writes_nothing_gives_a_raw_corpus_and_a_closed_gate(source, tmp_path):
+    if "silent" not in GENERATORS.names():
+        GENERATORS.register("silent", lambda name, revision, config: Silent(name))
+    manifest = corpus(config(source, ref="silent:", format="pairs"), tmp_path / "out")
+    assert manifest["exit"] == {
+        "code": 3,
+        "reason": "no text has got a pair, see the reasons in the dropped parts",
+    }
+    assert manifest["documents"]["raw"] == len(rows(tmp_path / "out")) == 40
+    assert manifest["dropped"] == {"empty_reply": 8}  # one wave: where all fail, no more are asked
+
+
 def test_task_types_are_asked_in_turns(source, tmp_path):
     manifest = corpus(config(source, format="tasks", pairs=4), tmp_path / "out")
     assert manifest["texts"]["asked"] == 8
@@ -305,6 +340,7 @@ def test_an_item_of_an_evaluation_set_is_in_no_row(source, tmp_path):
     manifest = corpus(config(source, against=(test,), augment=1.0), tmp_path / "out")
     assert manifest["documents"]["contaminated"] == 1
     assert manifest["dropped"] == {"contaminated": 1}
+    assert manifest["contaminated"] == {"texts": {"test": 1}, "pairs": {}}
     assert manifest["documents"]["augmented"] == 39
     assert not any(text(5) in row["text"] for row in rows(tmp_path / "out"))
 
@@ -327,6 +363,7 @@ def test_a_pair_that_is_an_item_of_an_evaluation_set_is_dropped(source, tmp_path
     own = config(source, ref="leaking:", against=(test,), augment=1.0, format="pairs")
     manifest = corpus(own, tmp_path / "out")
     assert manifest["dropped"]["contaminated"] == 20
+    assert manifest["contaminated"] == {"texts": {}, "pairs": {"test": 20}}
     assert manifest["documents"]["contaminated"] == 0
     assert not any(LEAK in row["text"] for row in rows(tmp_path / "out"))
     plain = corpus(config(source, ref="leaking:", augment=1.0, format="pairs"), tmp_path / "plain")
@@ -374,6 +411,21 @@ def test_what_cannot_work_is_refused_at_once(source, values, words, tmp_path):
     with pytest.raises(ConfigError, match=words):
         corpus(config(source, **values), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_address_with_a_password_is_refused(source, tmp_path):
+    with pytest.raises(UsageError, match="password or key"):
+        corpus(config("https://me:secret@host/file.jsonl"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_pairs_all_texts_are_raw_and_long_ones_are_cut_but_whole(source, tmp_path):
+    manifest = corpus(config(source, augment=0.0, length=16), tmp_path / "out")
+    assert manifest["calls"]["made"] == manifest["pairs"] == 0
+    assert manifest["documents"]["raw"] == manifest["rows"]["raw"] == 40
+    assert manifest["shards"]["split"] > 40
+    shards = Shards(tmp_path / "out" / "shards")
+    assert len(shards.tokens) == manifest["tokens"]["raw"] + 40
 
 
 def test_files_without_what_is_needed_are_named(source, tmp_path):

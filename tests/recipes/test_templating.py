@@ -2,19 +2,25 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from taskmill import cli
 from taskmill.backends.tokenizer import TextTokenizer
 from taskmill.errors import ConfigError, UnknownName, UsageError
+from taskmill.recipes.phrasing import stock_of
 from taskmill.recipes.templating import COLUMNS, RenderConfig, render
 from taskmill.templates import endings, schema
-from taskmill.templates.sets import declared, find
+from taskmill.templates.sets import declared, find, from_columns
 
 TOPICS = ["sun", "moon", "rain", "snow", "wind", "fog"]
 
@@ -89,6 +95,34 @@ def test_the_fields_stand_in_the_prompt_character_by_character(made):
         assert row["completion"] == given["answer"]
 
 
+ANY = st.text(st.characters(codec="utf-8"), min_size=1, max_size=25).filter(lambda t: t.strip())
+HARD = st.sampled_from(
+    ["\\n", "a\nb", "\ttab", "x\r\ny", "{{ answer }}", "{% raw %}", "é\u0301", "𝒳\u200f", "\x00 x", "</s>"]
+)
+
+
+@given(st.lists(st.tuples(ANY | HARD, ANY | HARD, ANY | HARD), min_size=1, max_size=12), st.booleans())
+@settings(max_examples=25)
+def test_every_character_survives_the_journey(texts, few):
+    """R14: newlines, tabs, unicode, a literal backslash-n; from the file through templates to the file."""
+    given_rows = [
+        {"id": str(i), "context": c, "question": q, "answer": a} for i, (c, q, a) in enumerate(texts)
+    ]
+    with TemporaryDirectory() as folder:
+        source, out = Path(folder) / "rows.parquet", Path(folder) / "out.parquet"
+        pq.write_table(pa.Table.from_pylist(given_rows), source)
+        report = render(RenderConfig(source=str(source), templates="qa", style="fs" if few else "zs"), out)
+        table = pq.read_table(out)
+    assert report["funnel"]["kept"] == len(texts)
+    for row in table.to_pylist():
+        c, q, a = texts[int(row["upstream_id"])]
+        assert c in row["prompt"]
+        assert q in row["prompt"]
+        assert row["completion"] == a
+        for i in row["exemplars"]:
+            assert all(text in row["prompt"] for text in texts[int(i)])
+
+
 def test_templates_are_drawn_evenly_and_not_by_position(made):
     table, report, _ = made(rows(3000))
     found = list(report["templates"].values())
@@ -161,6 +195,20 @@ def test_inverted_rows_ask_for_what_was_given(made):
         assert row["completion"] == given["question"]
         assert given["question"] not in row["prompt"]
         assert given["answer"] in row["prompt"]
+
+
+def test_columns_taken_whole_say_what_rows_one_by_one_say():
+    given = [{k: row[k] for k in ("id", "context", "question", "answer", "licence")} for row in rows(40)]
+    given[3]["context"], given[5]["answer"], given[7]["licence"] = None, " \t", None
+    table = pa.Table.from_pylist(given)
+    plain = from_columns("pets", table.column_names, {}, "qa", "own")
+    slow = replace(plain, fields={**plain.fields, "context": "context if context else none"})
+    one, other = (stock_of(table, dataset, "own") for dataset in (plain, slow))
+    fit = np.array([i for i in range(40) if i not in one.unfit])
+    assert one.unfit == other.unfit
+    assert set(one.unfit) == {3, 5}
+    assert one.take(fit) == other.take(fit)
+    assert one.licences[7] == "own"
 
 
 # few-shot
@@ -337,6 +385,19 @@ def test_own_templates_and_columns(made, tmp_path):
     assert first["cluster"] == "riddles"
 
 
+def test_faults_of_own_wordings_are_warnings_and_broken_files_are_refused(made, tmp_path):
+    path = tmp_path / "own.yaml"
+    head = "fields:\n  question: {called: q}\n  answer: {called: a}\ntemplates:\n"
+    path.write_text(
+        head + "  - {name: x, input: '{{ question }} Choose from these.', target: '{{ answer }}'}\n"
+    )
+    _, report, _ = made(templates=str(path))
+    assert [w.split(": ")[1] for w in report["warnings"]] == ["options-without-options"]
+    path.write_text(head + "  - {name: x, input: '{{ question', target: '{{ answer }}'}\n")
+    with pytest.raises(ConfigError, match=r"own\.yaml:5: broken-jinja"):
+        made(templates=str(path))
+
+
 # the command and the declared sets
 
 
@@ -398,3 +459,23 @@ def test_every_training_file_of_the_catalogue_can_be_rendered(shared_data, tmp_p
         assert report["funnel"]["kept"] >= 0.8 * report["funnel"]["in"] > 0, file["name"]
         tried += 1
     assert tried >= 80
+
+
+def test_batches_change_no_row(made, monkeypatch):
+    from taskmill.recipes import templating
+
+    whole, report, _ = made(style="fs", options=True, mixed=True)
+    monkeypatch.setattr(templating, "BATCH", 7)
+    parts, other, _ = made(style="fs", options=True, mixed=True)
+    assert parts.equals(whole)
+    assert other == report
+
+
+def test_no_exemplars_asked_for_and_no_row_left(made):
+    table, report, _ = made(style="fs", shots="0")
+    assert (len(table), report["fallback_to_zero_shot"], report["styles"]) == (120, 0, {"zs_noopt": 120})
+    table, report, dropped = made([{**row, "question": ""} for row in rows(5)], style="fs")
+    assert (len(table), len(dropped), report["funnel"]["kept"]) == (0, 5, 0)
+    assert "no row of" in report["warnings"][0]
+    table, report, _ = made(rows(1), style="fs")
+    assert (len(table), report["fallback_to_zero_shot"]) == (1, 1)

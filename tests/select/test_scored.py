@@ -110,6 +110,7 @@ def chosen(pool, selection):
 
 SELECTORS = {
     "dsir": {},
+    "score": {"scores": ["score", "quality"]},
     "deita": {"scores": ["score", "quality"], "threshold": 0.8},
     "semdedup": {},
     "rds": {},
@@ -169,7 +170,7 @@ def test_a_row_without_a_vector_comes_last(name):
 @pytest.mark.parametrize("name", SELECTORS)
 def test_what_is_missing_is_named(name):
     bare = Pool(pa.array(["a", "b"]), np.array([1, 1]))
-    with pytest.raises(UsageError, match=r"--(text|target|embeddings)|columns|embeddings"):
+    with pytest.raises(UsageError, match=r"--(text|target|embeddings)|[Cc]olumns|embeddings"):
         make(name, SELECTORS[name]).pick(bare, Budget(rows=1), 0)
 
 
@@ -322,6 +323,19 @@ def test_deita_keeps_the_best_of_each_neighbourhood_and_fills_up_by_score():
     for batch in (1, 3, 50):
         again = make("deita", {"scores": "score,quality", "threshold": 0.8, "batch": batch})
         assert again.pick(pool, Budget(rows=40), 0).rows.tolist() == more.rows.tolist()
+
+
+@pytest.mark.parametrize("keep", ["largest", "smallest"])
+def test_rows_are_ranked_by_a_column_of_the_users(keep):
+    pool = make_pool(6, start=(7,))
+    values = pool.table["quality"].to_numpy()
+    sign = 1 if keep == "smallest" else -1
+    wanted = sorted((r for r in range(40) if r != 7), key=lambda r: (sign * values[r], pool.rank[r]))
+    found = make("score", {"scores": "quality", "keep": keep}).pick(pool, Budget(rows=9), 0)
+    assert found.rows.tolist() == [7, *wanted[:8]]
+    assert found.scores.tolist() == values[found.rows].tolist()
+    with pytest.raises(UsageError, match="score: no column 'entropy'"):
+        make("score", {"scores": "entropy"}).pick(pool, Budget(rows=9), 0)
 
 
 def test_deita_names_a_row_without_a_score():

@@ -16,7 +16,7 @@ cluster: pets
 labels: [cat or dog]
 fields:
   context: {called: text, invertible: true}
-  question: {called: question}
+  question: {called: question, optional: true}
   options: {called: options}
   answer: {called: answer}
 asked: answer
@@ -42,6 +42,7 @@ FAULTY = {
     "unknown-slot": '{name: x, input: "{{ context }} {{ premise }}"}',
     "leaked-target": '{name: x, input: "{{ context }} {{ question }} {{ answer }}"}',
     "options-without-options": '{name: x, input: "{{ context }} Choose from the following.", options: false}',
+    "missing-slot": '{name: x, input: "{{ question }}"}',
     "missing-target": '{name: x, input: "{{ context }}", target: "none"}',
     "missing-input": "{name: x, input: Tell me something.}",
     "empty-input": '{name: x, input: ""}',
@@ -106,6 +107,11 @@ def test_a_leak_behind_logic_is_found(tmp_path):
     assert "leaked-target" in rules(put(tmp_path, "t.yaml", f'  - {{name: x, input: "{text}"}}\n'))
 
 
+def test_a_wording_with_options_must_show_them(tmp_path):
+    body = '  - {name: x, input: "{{ context }}", options: "{{ context }} now"}\n'
+    assert rules(put(tmp_path, "t.yaml", body)) == ["options-without-options"]
+
+
 def test_an_inverted_template_that_asks_for_what_it_gives_is_found(tmp_path):
     body = '  - {name: x, input: "{{ answer }} {{ context }}", target: "{{ answer }}"}\n'
     assert rules(put(tmp_path, "t.yaml", body)) == ["leaked-target"]
@@ -138,6 +144,7 @@ def test_a_broken_file_hides_no_fault_of_the_others(tmp_path):
         ("e.yaml", "duplicate-cluster"),
         ("e.yaml", "empty-input"),
         ("e.yaml", "leaked-target"),
+        ("e.yaml", "missing-slot"),
     }
 
 

@@ -70,7 +70,7 @@ _RUN_ON = re.compile(
     r"|問題|问题)\s?[:：]|<\|im_end\|>|<\|endoftext\|>|<\|eot_id\|>|</s>|\n###(?!#)"
 )
 _CUES = 50
-"""Cues looked behind, from the last (chosen: an output that repeats itself for pages has no answer before)."""
+"""Cues looked behind, from the last (chosen: what repeats itself for pages has no answer before)."""
 
 _FRAGMENT = 4000
 """Characters read behind a cue (chosen: longer than any gold; it bounds the time for hostile outputs)."""

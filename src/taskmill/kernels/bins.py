@@ -96,6 +96,8 @@ def copy_spans(source: Array, begins: Array, lengths: Array, target: Array, plac
 @numba.njit(nogil=True, cache=True)
 def _copy(source: Array, begins: Array, lengths: Array, target: Array, places: Array, a: int, b: int) -> None:
     for i in range(a, b):
-        begin, place = begins[i], places[i]
-        for k in range(lengths[i]):
-            target[place + k] = source[begin + k]
+        size = lengths[i]
+        given = source[begins[i] : begins[i] + size]
+        taken = target[places[i] : places[i] + size]
+        for k in range(size):  # over views: a loop that the compiler turns into moves of whole registers
+            taken[k] = given[k]

@@ -196,8 +196,8 @@ def _text_keys(data: Any, offsets: Any, keys: Any, first: int, last: int) -> Non
         one, two = np.uint64(end - at), _FACTOR_2
         while at + 16 <= end:
             # Each half takes in the other, so that a difference must cancel in both at once.
-            one = _stir(one + two, _eight(data, at), _FACTOR_1)
-            two = _stir(two + one, _eight(data, at + 8), _FACTOR_2)
+            one = _stir(one, _eight(data, at), _FACTOR_1) + two
+            two = _stir(two, _eight(data, at + 8), _FACTOR_2) ^ one
             at += 16
         rest, shift = np.uint64(0), np.uint64(0)
         while at < end:  # the length is in `one`: nothing is lost by filling up with zeros

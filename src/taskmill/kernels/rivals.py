@@ -158,7 +158,7 @@ def _batches(found: Sketch, links: Linked) -> Iterator[tuple[int, int]]:
 
 
 def _buckets(bands: Array) -> Array:
-    """Return the bucket of each band and row (int64 [bands, rows]), numbered through; -1: no other is in it."""
+    """Return the bucket of each band and row (int64 [bands, rows]), numbered through; -1: it is alone."""
     buckets = np.full(bands.shape, -1, np.int64)
 
     def sort(first: int, last: int) -> None:

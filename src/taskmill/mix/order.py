@@ -6,7 +6,6 @@ its own numbers. With S sources a draw costs O(log S).
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -102,19 +101,12 @@ class Order:
 
 
 def _tree(counts: Array, names: Sequence[str]) -> Array:
-    """Return the Huffman tree over the sources that are drawn, its root first (`interleave.draws`)."""
-    drawn = sorted((s for s in range(len(counts)) if counts[s]), key=lambda s: names[s])
-    if len(drawn) < 2:
-        # One source takes every draw: a node whose right side is never reached.
-        return np.array([[~s, ~s, 1, 1] for s in drawn], np.int64).reshape(len(drawn), 4)
-    heap = [(int(counts[s]), at, ~s) for at, s in enumerate(drawn)]
-    heapq.heapify(heap)
-    nodes: list[tuple[int, int, int, int]] = []
-    while len(heap) > 1:
-        one, other = heapq.heappop(heap), heapq.heappop(heap)
-        nodes.append((other[2], one[2], other[0], one[0] + other[0]))
-        heapq.heappush(heap, (one[0] + other[0], len(drawn) + len(nodes), len(nodes) - 1))
-    tree = np.array(nodes[::-1], np.int64)
-    inner = tree[:, :2] >= 0
-    tree[:, :2][inner] = len(nodes) - 1 - tree[:, :2][inner]
-    return tree
+    """Return the Huffman tree over the sources that are drawn (`kernels.interleave.tree_of`)."""
+    from taskmill.kernels.interleave import tree_of
+
+    drawn = sorted(np.flatnonzero(counts).tolist(), key=lambda s: (int(counts[s]), names[s]))
+    if len(drawn) == 1:  # it takes every draw: a node whose right side is never reached
+        return np.array([[~drawn[0], ~drawn[0], 1, 1]], np.int64)
+    sources = np.array(drawn, np.int64)
+    found: Array = tree_of(counts[sources], sources)
+    return found

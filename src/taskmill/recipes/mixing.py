@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +100,13 @@ def write_card(folder: Path, title: str, head: Sequence[str], rows: Sequence[Seq
 
 
 def source_files(place: str) -> list[str]:
-    """Return the files of a source (`tables.table_files`); of a folder that `mix` wrote, its rows."""
+    """Return the files of a source (`tables.table_files`); of a folder that `mix` wrote, its rows.
+
+    Raises InputError for one that is not there.
+    """
     folder = Path(place)
+    if not place.startswith("hf:") and not folder.exists() and not glob(place, recursive=True):
+        raise InputError(f"{place}: there is no such file or folder; correct the path")
     if folder.is_dir() and read_json(folder / "manifest.json").get("command") == "mix":
         return table_files(str(folder / "data"))
     return table_files(place)
@@ -127,7 +133,7 @@ def read_pool(mixture: Mixture, base: Path) -> Pool:
         tables[leaf.name] = rows
         files += [_file(leaf.name, name, count) for name, count in sizes.items()]
     tokens = np.concatenate([_tokens(leaf, tables[leaf.name]) for leaf in leaves(mixture.root)])
-    table = joined(_text_ids(tables))
+    table = joined(_text_ids(tables)).combine_chunks()
     tasks, rows_of, begin = [], [], 0
     for name, own_tasks in names.items():
         ids = tables[name]["id"].cast(pa.string())

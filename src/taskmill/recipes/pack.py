@@ -87,9 +87,9 @@ class PackConfig:
 def pack_rows(config: PackConfig, out: str | Path, on_progress: OnProgress | None = None) -> dict[str, Any]:
     """Write packed sequences and OUT/manifest.json, and return the manifest.
 
-    Rows with a column `input_ids` (and `labels`, where -100 is not learned) are packed as they are, others
-    are encoded. Raises UsageError or ConfigError for settings that do not fit, InputError for rows that cannot be
-    read, BackendError or MissingExtra for a tokenizer that cannot be loaded.
+    Rows with a column `input_ids` (and `labels`, where -100 is not learned) are packed as they are; others
+    are encoded. Raises UsageError or ConfigError for settings that do not fit, InputError for rows that
+    cannot be read, BackendError or MissingExtra for a tokenizer that cannot be loaded.
     """
     from taskmill.mix.pack import pack, split_long
 

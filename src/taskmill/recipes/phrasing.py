@@ -12,14 +12,14 @@ import pyarrow as pa
 
 from taskmill.errors import InputError, UsageError
 from taskmill.ids import content_id
-from taskmill.mix.fewshot import drawn
+from taskmill.mix.fewshot import Rows, drawn
 from taskmill.recipes.tables import joined, read_file, read_table, table_files, with_ids
 from taskmill.record import Reason
 from taskmill.templates import endings
 from taskmill.templates.columns import fill
-from taskmill.templates.options import Shown, gold_of, show
+from taskmill.templates.options import Shown, checked, gold_of, show
 from taskmill.templates.schema import Cluster, Template, slots
-from taskmill.templates.sets import DataSet, Unfit, fields_of, ids_of
+from taskmill.templates.sets import DataSet, Unfit, fields_of, ids_of, plain_columns
 
 __all__ = ["Phrasings", "Stock", "Style", "Written", "rows_of", "stock_of", "write"]
 
@@ -30,31 +30,39 @@ _TEXTS = ("context", "question", "answer", "rationale")
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """Rows with their fields as columns ("" where a row is unfit), in the order of the file.
-
-    `keys` are equal for duplicates: what is given, without case and spaces. `labels` are the answers.
-    """
+    """Rows with their fields as columns of text ("" where a row is unfit), in the order of the file."""
 
     ids: list[str]
-    fields: Mapping[str, list[str]]
+    fields: Mapping[str, pa.Array]
     options: list[list[str]]
     gold: list[tuple[int, ...]]
     licences: list[str]
-    keys: list[str]
-    labels: list[str]
     unfit: Mapping[int, tuple[Reason, str]]
+
+    def fit(self) -> Array:
+        """Return the places of the rows that are fit (N,)."""
+        return np.array([i for i in range(len(self.ids)) if i not in self.unfit], np.int64)
 
     def take(self, rows: Array) -> Stock:
         """Return some rows, all of them fit."""
-        at = rows.tolist()
+        at, arrow = rows.tolist(), pa.array(rows)
 
         def some(values: list[Any]) -> list[Any]:
             return [values[i] for i in at]
 
-        return Stock(
-            some(self.ids), {role: some(values) for role, values in self.fields.items()}, some(self.options),
-            some(self.gold), some(self.licences), some(self.keys), some(self.labels), {},
-        )  # fmt: skip
+        fields = {role: column.take(arrow) for role, column in self.fields.items()}
+        return Stock(some(self.ids), fields, some(self.options), some(self.gold), some(self.licences), {})
+
+    def known_by(self, cluster: Cluster) -> Rows:
+        """Return what exemplars are chosen by: ids, keys that are equal for duplicates, and the answers.
+
+        A key is what is given, without case and spaces.
+        """
+        given = [role for role in self.fields if role not in (cluster.asked, "rationale")]
+        texts = [[" ".join(t.casefold().split()) for t in self.fields[role].to_pylist()] for role in given]
+        keys = [content_id(*one) for one in zip(*texts, strict=True)] if texts else list(self.ids)
+        labels = self.fields["answer"].to_pylist() if "answer" in self.fields else [""] * len(self.ids)
+        return Rows(self.ids, keys, labels)
 
 
 class Style(NamedTuple):
@@ -88,7 +96,7 @@ class Written:
     gold: list[list[int]]
     option_style: list[str]
     ending: list[str]
-    answer: list[str]
+    answer: pa.Array
     failed: Array
     faults: Mapping[int, tuple[Reason, str]]
 
@@ -109,7 +117,8 @@ class Written:
 
         return Written(
             self.inputs.take(arrow), self.targets.take(arrow), some(self.options), some(self.gold),
-            some(self.option_style), some(self.ending), some(self.answer), np.zeros(len(at), np.bool_), {},
+            some(self.option_style), some(self.ending), self.answer.take(arrow),
+            np.zeros(len(at), np.bool_), {},
         )  # fmt: skip
 
 
@@ -148,36 +157,56 @@ def _with_columns(table: pa.Table, source: str, dataset: DataSet) -> pa.Table:
     return table
 
 
-def stock_of(table: pa.Table, dataset: DataSet, cluster: Cluster, licence: str = "") -> Stock:
-    """Return the fields of all rows; unfit ones are counted with the reason."""
-    rows = table.to_pylist()
+def stock_of(table: pa.Table, dataset: DataSet, licence: str = "", *, options: bool = False) -> Stock:
+    """Return the fields of all rows; unfit ones are counted with the reason.
+
+    `options`: they will be shown, so rows whose options are repeated or empty are unfit.
+    """
     ids = [str(one) for one in table["id"].to_pylist()]
-    fields: dict[str, list[str]] = {role: [] for role in _TEXTS if role in dataset.has}
-    stock = Stock(ids, fields, [], [], [], [], [], {})
-    unfit: dict[int, tuple[Reason, str]] = {}
     own = licence or dataset.licence
-    given = [role for role in fields if role not in (cluster.asked, "rationale")]
-    for i, found in enumerate(fields_of(dataset, rows)):
+    if columns := plain_columns(table, dataset):
+        return _of_columns(ids, columns, own)
+    fields: dict[str, list[str]] = {role: [] for role in _TEXTS if role in dataset.has}
+    stock = Stock(ids, {}, [], [], [], {})
+    unfit: dict[int, tuple[Reason, str]] = {}
+    for i, found in enumerate(fields_of(dataset, table.to_pylist())):
+        one: dict[str, Any] = {}
         try:
-            one = _answered(found, dataset.has) if isinstance(found, dict) else found
+            if isinstance(found, Unfit):
+                raise found
+            one = _answered(found)
+            if options:
+                checked(one["options"], one["gold"], f"row {ids[i]}")
         except InputError as error:
-            one, found = {}, Unfit(str(error))
-            unfit[i] = (Reason.BAD_OPTIONS, str(error))
-        if isinstance(one, Unfit):
-            left_out = str(one).startswith("left out")
-            unfit[i] = (Reason.NOT_APPLICABLE if left_out else Reason.NULL_TEXT, str(one))
-            one = {}
+            one, unfit[i] = {}, (Reason.BAD_OPTIONS, str(error))
+        except Unfit as error:
+            unfit[i] = (error.reason, str(error))
         for role in fields:
             fields[role].append(str(one.get(role, "")))
         stock.options.append(one.get("options", []))
         stock.gold.append(one.get("gold", ()))
         stock.licences.append(str(one.get("licence") or own))
-        stock.keys.append(content_id(*(" ".join(fields[r][i].casefold().split()) for r in given)))
-        stock.labels.append(fields.get("answer", [""])[-1] if "answer" in fields else "")
-    return Stock(ids, fields, stock.options, stock.gold, stock.licences, stock.keys, stock.labels, unfit)
+    arrow = {role: pa.array(values, pa.string()) for role, values in fields.items()}
+    return Stock(ids, arrow, stock.options, stock.gold, stock.licences, unfit)
 
 
-def _answered(found: Mapping[str, Any], has: frozenset[str]) -> dict[str, Any]:
+def _of_columns(ids: list[str], columns: Mapping[str, pa.Array], own: str) -> Stock:
+    """Return rows whose fields are columns of text as they stand."""
+    unfit: dict[int, tuple[Reason, str]] = {}
+    fields = {}
+    for role in columns:
+        column = columns[role].fill_null("")
+        if role == "licence":
+            continue
+        for row in np.flatnonzero(np.array([not text.strip() for text in column.to_pylist()], np.bool_)):
+            unfit.setdefault(int(row), (Reason.NULL_TEXT, f"the {role} is empty"))
+        fields[role] = column
+    licences = [one or own for one in columns["licence"].to_pylist()] if "licence" in columns else None
+    count = len(ids)
+    return Stock(ids, fields, [[]] * count, [()] * count, licences or [own] * count, unfit)
+
+
+def _answered(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields with one text as answer, and with the places of the right options.
 
     Raises InputError for an answer that is none of the options.
@@ -213,29 +242,28 @@ def write(
     """Return input and target of each phrasing; `texts` are the inputs of the templates in this style."""
     count = len(rows.row)
     faults: dict[int, tuple[Reason, str]] = {}
-    at = rows.row.tolist()
-    columns = {role: [values[i] for i in at] for role, values in stock.fields.items()}
+    places = pa.array(rows.row)
+    arrow = {role: column.take(places) for role, column in stock.fields.items()}
     shown = _shown(stock, rows, style, faults) if style.options else None
     if shown is not None:
-        columns["options"] = [one.text if one else "" for one in shown]
-        columns["answer"] = [one.target if one else "" for one in shown]
-    arrow = {role: pa.array(values, pa.string()) for role, values in columns.items()}
+        arrow["options"] = pa.array([one.text if one else "" for one in shown], pa.string())
+        arrow["answer"] = pa.array([one.target if one else "" for one in shown], pa.string())
     inputs = fill(texts, rows.template, _known(arrow, texts, count)).combine_chunks()
     learned = [t.target for t in templates]
     targets = fill(learned, rows.template, _known(arrow, learned, count)).combine_chunks()
     ending = [""] * count
     if style.cot:
-        inputs, targets, ending = _reasoned(inputs, columns, rows.base, faults)
+        inputs, targets, ending = _reasoned(inputs, arrow, rows.base, faults)
     failed = np.zeros(count, np.bool_)
     failed[list(faults)] = True
     return Written(
         inputs,
         targets,
-        [list(one.options) if one else [] for one in shown] if shown else [[] for _ in at],
-        [list(one.gold) if one else [] for one in shown] if shown else [[] for _ in at],
+        [list(one.options) if one else [] for one in shown] if shown else [[]] * count,
+        [list(one.gold) if one else [] for one in shown] if shown else [[]] * count,
         [one.style.label if one else "" for one in shown] if shown else [""] * count,
         ending,
-        columns.get("answer", [""] * count),
+        arrow.get("answer", pa.array([""] * count, pa.string())),
         failed,
         faults,
     )
@@ -267,7 +295,7 @@ def _shown(
 
 def _reasoned(
     inputs: pa.Array,
-    columns: Mapping[str, list[str]],
+    columns: Mapping[str, pa.Array],
     base: Array,
     faults: dict[int, tuple[Reason, str]],
 ) -> tuple[pa.Array, pa.Array, list[str]]:
@@ -278,7 +306,8 @@ def _reasoned(
     asked = pa.array(known, pa.string()).take(pa.array(drawn(base, "trigger", len(known))))
     numbers = drawn(base, "ending", len(endings.endings())).tolist()
     targets, names = [], []
-    for place, one in enumerate(zip(columns["rationale"], columns["answer"], numbers, strict=True)):
+    both = (columns[role].to_pylist() for role in ("rationale", "answer"))
+    for place, one in enumerate(zip(*both, numbers, strict=True)):
         made = endings.join(*one) if place not in faults else None
         if made is None and place not in faults:
             detail = f"the answer {one[1][:40]!r} cannot be told from the reasoning in any ending"

@@ -78,11 +78,15 @@ class Rows:
         """
         wanted = _narrowed(self.schema, columns)
         for file in self.files:
-            at = file.first
+            at, end = file.first, file.first + file.rows
             for table in _read(file.path, file.name, wanted, file.rows):
-                ids = self.ids.slice(at, len(table)).cast(self.schema.field("id").type)
-                yield at, _named(table, ids)
                 at += len(table)
+                if at > end:
+                    break
+                ids = self.ids.slice(at - len(table), len(table)).cast(self.schema.field("id").type)
+                yield at - len(table), _named(table, ids)
+            if at != end:
+                raise InputError(f"{file.name} changed while it was read; run the command again")
 
     def names(self, rows: Array) -> list[str]:
         """Return the ids of some rows as text."""

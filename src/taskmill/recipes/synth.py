@@ -191,7 +191,7 @@ def _verifier(config: SynthConfig) -> ModelConfig:
 
 def validate(config: SynthConfig) -> None:
     """Refuse what cannot work before the first call is paid, and secrets before they are written down."""
-    _refuse_secrets(config)
+    refuse_secrets(config)
     if not config.sources:
         raise UsageError("no source is given; name a file, a folder, a URL or - for standard input")
     if not config.task:
@@ -225,7 +225,7 @@ _PASSWORD = re.compile(r"^(?!github:)\w[\w+.-]*://[^/@]*@")
 _TOKEN = re.compile(r"://.*[?&](?:token|key|api_key|sig|signature|password)=", re.IGNORECASE)
 
 
-def _refuse_secrets(config: SynthConfig) -> None:
+def refuse_secrets(config: Any) -> None:
     """Refuse addresses with credentials and keys in place of their variable: the run folder keeps both."""
     for text in (*config.sources, config.ledger, config.model.base_url):
         if _PASSWORD.search(text) or _TOKEN.search(text):

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from taskmill.backends.tokenizer import TextTokenizer, load_text_tokenizer
 from taskmill.config import to_mapping
-from taskmill.durable import atomic_write
+from taskmill.durable import Replacing, atomic_write
 from taskmill.errors import UsageError
 from taskmill.ids import content_id
 from taskmill.ingest.tokens import count_tokens
@@ -30,7 +31,8 @@ from taskmill.recipes.tables import check_out, with_evidence
 from taskmill.recipes.wording import RenderConfig, Words, choice_of, cluster_of, words_of
 from taskmill.record import Reason
 from taskmill.store import write_parquet
-from taskmill.templates.schema import Cluster
+from taskmill.templates.lint import lint
+from taskmill.templates.schema import Cluster, shipped
 from taskmill.templates.sets import DataSet, find, from_columns
 
 __all__ = ["COLUMNS", "RenderConfig", "render"]
@@ -65,6 +67,9 @@ COLUMNS = pa.schema(
 """The columns of rendered rows: what each is of, how it was made, and the text that is learned from."""
 
 
+BATCH = 1 << 15
+"""Rows that are written at a time. Chosen: some hundred MB with five exemplars of 500 words each."""
+
 Faults = dict[int, tuple[Reason, str]]
 
 
@@ -80,7 +85,7 @@ class _Setup(NamedTuple):
 
 
 class _Prompts(NamedTuple):
-    """Few-shot prompts: their text, the ids and number of the exemplars, the marks, how many fell back."""
+    """The prompts of some rows: their text, the ids of the exemplars, the marks, how many fell back."""
 
     prompts: pa.Array
     exemplars: list[list[str]]
@@ -89,18 +94,57 @@ class _Prompts(NamedTuple):
     short: int
 
 
+class _Counts:
+    """What the report says of all rows, counted a batch at a time."""
+
+    def __init__(self) -> None:
+        self.columns = {name: Counter[Any]() for name in ("style", "template", "shots")}
+        self.kept = self.short = self.tokens = self.unknown = 0
+
+    def add(self, part: pa.Table, short: int) -> None:
+        self.kept += len(part)
+        self.short += short
+        for name, counter in self.columns.items():
+            counter.update(part[name].to_pylist())
+
+
 def render(config: RenderConfig, out: str | Path, on_progress: OnProgress | None = None) -> dict[str, Any]:
     """Write the rows of `config.source` as prompts and completions to `out` (Parquet); return the report.
 
     Beside it stand `.dropped.parquet`, rows that cannot be phrased, with the reason, and `.report.json`.
     Raises UsageError for a style that the set or its templates lack.
     """
-    report_progress = on_progress or ignore
+    say = on_progress or ignore
     path = Path(out)
     if path.suffix != ".parquet":
         raise UsageError(f"--out {out} must end in .parquet; reports stand beside it")
     path = check_out(path, [one for one in (config.source, config.pool) if one], "render", file=True)
-    report_progress(Progress("read rows"))
+    say(Progress("read rows"))
+    setup, table = _setup(config)
+    stock = stock_of(table, setup.dataset, config.licence, options=config.options)
+    pool = _pool(setup, stock)
+    at = stock.fit()
+    base = fewshot.bases([stock.ids[i] for i in at], config.seed, f"phrasing {config.epoch}")
+    rows = Phrasings(at, choice_of(setup.words, base, config.bare), base)
+    chosen = _chosen(setup, rows, stock, pool)
+    dropped, counts = dict(stock.unfit), _Counts()
+    path.with_suffix(".report.json").unlink(missing_ok=True)
+    with Replacing(path) as file, pq.ParquetWriter(file, COLUMNS, compression="zstd") as writer:
+        for start in range(0, len(at), BATCH):
+            places = np.arange(start, min(start + BATCH, len(at)))
+            part, short = _part(setup, stock, pool, rows.take(places), chosen[places], dropped)
+            writer.write_table(part)
+            counts.add(part, short)
+            _count_unknown(setup, part, counts)
+            say(Progress("phrase", int(places[-1]) + 1, len(at), counts.kept, len(dropped)))
+    _write_dropped(path, table, dropped)
+    report = _report(setup, counts, dropped, table.num_rows)
+    atomic_write(path.with_suffix(".report.json"), json.dumps(report, indent=1, ensure_ascii=False).encode())
+    return report
+
+
+def _setup(config: RenderConfig) -> tuple[_Setup, pa.Table]:
+    """Return what holds for all rows, and the rows of the source."""
     dataset = find(config.set, "" if config.fields else config.source)
     table = rows_of(config.source, dataset)
     cluster = cluster_of(config, dataset)
@@ -110,38 +154,27 @@ def render(config: RenderConfig, out: str | Path, on_progress: OnProgress | None
     words = words_of(config, cluster, dataset.has)
     style = Style(config.options, config.cot and not config.invert, config.target, config.seed)
     tokenizer = load_text_tokenizer(config.tokenizer) if config.tokenizer else None
-    setup = _Setup(config, cluster, dataset, words, style, tokenizer)
-    stock = stock_of(table, dataset, cluster, config.licence)
-    report_progress(Progress("phrase", 0, table.num_rows))
-    rows, written, dropped = _queries(setup, stock)
-    made = None
-    if config.style == "fs":
-        made = _fewshot(setup, rows, written, stock, _pool(setup, stock, rows.row))
-        rows, written = _without_bare(setup, stock, rows, written, made.shots)
-        alone = pa.array(made.shots == 0)
-        made = made._replace(prompts=pc.if_else(alone, written.inputs.cast(pa.large_string()), made.prompts))
-    result = _table(setup, stock, rows, written, made)
-    _beside(path, ".report.json").unlink(missing_ok=True)
-    write_parquet(path, result)
-    _write_dropped(path, table, dropped)
-    report = _report(setup, result, dropped, table.num_rows, made)
-    atomic_write(_beside(path, ".report.json"), json.dumps(report, indent=1, ensure_ascii=False).encode())
-    report_progress(Progress("phrase", table.num_rows, table.num_rows, len(result), len(dropped)))
-    return report
+    return _Setup(config, cluster, dataset, words, style, tokenizer), table
 
 
-def _queries(setup: _Setup, stock: Stock) -> tuple[Phrasings, Written, Faults]:
-    """Return the rows that can be phrased, with their texts, and the others by row with the reason."""
-    config = setup.config
-    dropped = dict(stock.unfit)
-    at = np.array([i for i in range(len(stock.ids)) if i not in dropped], np.int64)
-    base = fewshot.bases([stock.ids[i] for i in at], config.seed, f"phrasing {config.epoch}")
-    rows = Phrasings(at, choice_of(setup.words, base, config.bare), base)
+def _part(
+    setup: _Setup, stock: Stock, pool: Stock, rows: Phrasings, chosen: Array, dropped: Faults
+) -> tuple[pa.Table, int]:
+    """Return some rows as they are written, and how many fell back; what cannot be written is dropped."""
     written = _write(setup, stock, rows)
     for place, fault in written.faults.items():
-        dropped[int(at[place])] = fault
+        dropped[int(rows.row[place])] = fault
     good = np.flatnonzero(~written.failed)
-    return rows.take(good), written.take(good), dropped
+    rows, written = rows.take(good), written.take(good)
+    if setup.config.style != "fs":
+        none = np.zeros(len(good), np.int64)
+        made = _Prompts(written.inputs, [[]] * len(good), none, none - 1, 0)
+        return _table(setup, stock, rows, written, made), 0
+    made = _fewshot(setup, rows, written, pool, chosen[good])
+    rows, written = _without_bare(setup, stock, rows, written, made.shots)
+    alone = pa.array(made.shots == 0)
+    prompts = pc.if_else(alone, written.inputs.cast(pa.large_string()), made.prompts)
+    return _table(setup, stock, rows, written, made._replace(prompts=prompts)), made.short
 
 
 def _write(setup: _Setup, stock: Stock, rows: Phrasings) -> Written:
@@ -151,21 +184,28 @@ def _write(setup: _Setup, stock: Stock, rows: Phrasings) -> Written:
 # few-shot
 
 
-def _pool(setup: _Setup, stock: Stock, good: Array) -> Stock:
-    if not setup.config.pool:
-        return stock.take(good)
-    table = rows_of(setup.config.pool, setup.dataset)
-    other = stock_of(table, setup.dataset, setup.cluster, setup.config.licence)
-    return other.take(np.array([i for i in range(len(other.ids)) if i not in other.unfit], np.int64))
-
-
-def _fewshot(setup: _Setup, queries: Phrasings, texts: Written, own: Stock, pool: Stock) -> _Prompts:
-    """Return the prompts of queries (rows of `own`) whose own texts are written; exemplars are of `pool`."""
+def _pool(setup: _Setup, stock: Stock) -> Stock:
     config = setup.config
-    wanted = fewshot.counts(queries.base, fewshot.distribution(config.shots))
-    asked = fewshot.Rows([own.ids[i] for i in queries.row], [own.keys[i] for i in queries.row])
-    others = fewshot.Rows(pool.ids, pool.keys, pool.labels)
-    chosen = fewshot.choose(asked, others, wanted, config.seed, balance=config.balance, epoch=config.epoch)
+    if config.style == "fs" and config.pool:
+        table = rows_of(config.pool, setup.dataset)
+        stock = stock_of(table, setup.dataset, config.licence, options=config.options)
+    return stock.take(stock.fit())
+
+
+def _chosen(setup: _Setup, rows: Phrasings, stock: Stock, pool: Stock) -> Array:
+    """Return the places in the pool of each row's exemplars (N, K), farthest first; -1 for none."""
+    config = setup.config
+    if config.style != "fs":
+        return np.empty((len(rows.row), 0), np.int64)
+    wanted = fewshot.counts(rows.base, fewshot.distribution(config.shots))
+    asked, others = (one.known_by(setup.cluster) for one in (stock.take(rows.row), pool))
+    return fewshot.choose(asked, others, wanted, config.seed, balance=config.balance, epoch=config.epoch)
+
+
+def _fewshot(setup: _Setup, queries: Phrasings, texts: Written, pool: Stock, chosen: Array) -> _Prompts:
+    """Return the prompts of queries whose own texts are written; their exemplars are rows of `pool`."""
+    config = setup.config
+    wanted = fewshot.counts(queries.base, fewshot.distribution(config.shots)) > 0
     place, column = np.nonzero(chosen >= 0)
     picked = chosen[place, column]
     base, template = queries.base[place], queries.template[place]
@@ -183,7 +223,7 @@ def _fewshot(setup: _Setup, queries: Phrasings, texts: Written, own: Stock, pool
         written.inputs.take(kept), written.targets.take(kept), shots, texts.inputs, queries.base
     )
     exemplars = [[pool.ids[i] for i in row if i >= 0] for row in left.tolist()]
-    return _Prompts(made.prompts, exemplars, shots, made.marks, int(((shots == 0) & (wanted > 0)).sum()))
+    return _Prompts(made.prompts, exemplars, shots, made.marks, int(((shots == 0) & wanted).sum()))
 
 
 def _lengths(setup: _Setup, texts: list[str]) -> Array:
@@ -215,10 +255,9 @@ def _style_name(config: RenderConfig, shots: int) -> str:
     return "_".join([*parts, *(["cot"] if config.cot else []), *(["inv"] if config.invert else [])])
 
 
-def _table(setup: _Setup, stock: Stock, rows: Phrasings, written: Written, made: _Prompts | None) -> pa.Table:
+def _table(setup: _Setup, stock: Stock, rows: Phrasings, written: Written, made: _Prompts) -> pa.Table:
     config, count = setup.config, len(rows.row)
-    shots = made.shots.tolist() if made else [0] * count
-    prompts = made.prompts if made else written.inputs
+    shots, prompts = made.shots.tolist(), made.prompts
     upstream = [stock.ids[i] for i in rows.row]
     versions = [f"{setup.cluster.name}/{t.version}" for t in setup.words.templates]
     texts = zip(upstream, prompts.to_pylist(), written.target_list(), strict=True)
@@ -235,12 +274,12 @@ def _table(setup: _Setup, stock: Stock, rows: Phrasings, written: Written, made:
         "with_options": [config.options] * count,
         "cot": [config.cot] * count,
         "inverted": [config.invert] * count,
-        "exemplars": made.exemplars if made else [[]] * count,
+        "exemplars": made.exemplars,
         "options": written.options,
         "gold": written.gold,
         "option_style": written.option_style,
         "ending": written.ending,
-        "marks": np.where(made.shots > 0, made.marks, -1) if made else [-1] * count,
+        "marks": np.where(made.shots > 0, made.marks, -1),
         "answer": written.answer,
         "prompt": prompts.cast(pa.large_string()),
         "completion": written.targets.cast(pa.large_string()),
@@ -248,10 +287,6 @@ def _table(setup: _Setup, stock: Stock, rows: Phrasings, written: Written, made:
     made_of = ((columns[f.name], f.type) for f in COLUMNS)
     arrays = [one if isinstance(one, pa.Array) else pa.array(one, kind) for one, kind in made_of]
     return pa.table(arrays, schema=COLUMNS)
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_suffix(suffix)
 
 
 def _write_dropped(path: Path, table: pa.Table, dropped: Mapping[int, tuple[Reason, str]]) -> None:
@@ -263,45 +298,44 @@ def _write_dropped(path: Path, table: pa.Table, dropped: Mapping[int, tuple[Reas
         "score": pa.nulls(len(at), pa.float64()),
     }
     rows = table.take(pa.array(at, pa.int64()))
-    write_parquet(_beside(path, ".dropped.parquet"), with_evidence(rows, verdict))
+    write_parquet(path.with_suffix(".dropped.parquet"), with_evidence(rows, verdict))
 
 
-def _unknown(tokenizer: TextTokenizer, result: pa.Table) -> float:
-    """Return the share of the tokens of all prompts and completions that the tokenizer does not know."""
-    mark = tokenizer.special_tokens.get("unk_token")
-    texts = [*result["prompt"].to_pylist(), *result["completion"].to_pylist()]
-    if not mark or not texts:
-        return 0.0
+def _count_unknown(setup: _Setup, part: pa.Table, counts: _Counts) -> None:
+    """Count the tokens of prompts and completions, and those that the tokenizer does not know."""
+    if setup.tokenizer is None:
+        return
+    ids, _ = setup.tokenizer.encode([*part["prompt"].to_pylist(), *part["completion"].to_pylist()])
+    mark = setup.tokenizer.special_tokens.get("unk_token")
     # Of byte-level vocabularies the mark is often the end token, which no text becomes.
-    unknown, _ = tokenizer.encode([mark])
-    ids, _ = tokenizer.encode(texts)
-    return float((ids == unknown[0]).mean()) if len(unknown) == 1 and len(ids) else 0.0
+    unknown, _ = setup.tokenizer.encode([mark] if mark else [])
+    counts.tokens += len(ids)
+    counts.unknown += int((ids == unknown[0]).sum()) if len(unknown) == 1 else 0
 
 
-def _report(
-    setup: _Setup, result: pa.Table, dropped: Faults, rows: int, made: _Prompts | None
-) -> dict[str, Any]:
+def _report(setup: _Setup, counts: _Counts, dropped: Faults, rows: int) -> dict[str, Any]:
     reasons = Counter(str(reason) for reason, _ in dropped.values())
     source, tokenizer = setup.config.source, setup.tokenizer
-    warnings = [] if len(result) else [f"no row of {source} can be phrased; see the dropped rows"]
-    unknown = _unknown(tokenizer, result) if tokenizer else None
+    warnings = [] if counts.kept else [f"no row of {source} can be phrased; see the dropped rows"]
+    if Path(setup.cluster.file).parent != shipped():
+        warnings += [str(fault) for fault in lint(setup.cluster.file)]
+    unknown = counts.unknown / max(1, counts.tokens) if tokenizer else None
     if unknown and tokenizer:
-        name = f"{unknown:.3%} of the tokens of {setup.dataset.name} are unknown to {tokenizer.name}"
-        warnings.append(f"{name}; take a tokenizer that knows its script")
-
-    def counted(name: str) -> dict[str, int]:
-        return {str(value): n for value, n in sorted(Counter(result[name].to_pylist()).items())}
-
+        share = f"{unknown:.3%} of the tokens of {setup.dataset.name} are unknown to {tokenizer.name}"
+        warnings.append(f"{share}; take a tokenizer that knows its script")
+    styles, templates, shots = (
+        {str(value): n for value, n in sorted(counter.items())} for counter in counts.columns.values()
+    )
     return {
         "command": "render",
         "config": to_mapping(setup.config),
         "set": setup.dataset.name,
         "cluster": setup.cluster.name,
-        "funnel": {"in": rows, "kept": len(result), "dropped": dict(sorted(reasons.items()))},
-        "styles": counted("style"),
-        "templates": counted("template"),
-        "shots": counted("shots"),
-        "fallback_to_zero_shot": made.short if made else 0,
+        "funnel": {"in": rows, "kept": counts.kept, "dropped": dict(sorted(reasons.items()))},
+        "styles": styles,
+        "templates": templates,
+        "shots": shots,
+        "fallback_to_zero_shot": counts.short,
         "unknown_tokens": unknown,
         "warnings": warnings,
     }

@@ -252,6 +252,7 @@ SELECTORS: Registry[type[Selector]] = Registry(
         "density": "taskmill.select.density:Density",
         "facility-location": "taskmill.select.facility:FacilityLocation",
         "dsir": "taskmill.select.dsir:Dsir",
+        "score": "taskmill.select.deita:ByScore",
         "deita": "taskmill.select.deita:Deita",
         "semdedup": "taskmill.select.semdedup:SemDedup",
         "rds": "taskmill.select.rds:Rds",

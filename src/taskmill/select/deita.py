@@ -1,4 +1,4 @@
-"""Score, then distance: the best rows first, each kept only if it is far enough from those kept before it.
+"""By score alone; and score, then distance: a row is kept only if it is far enough from those kept before.
 
 DEITA (Liu et al. 2023, 2312.15685): the score is complexity × quality, a row is kept while its largest cosine
 to the kept ones is below 0.9. The published filter lets rejected rows of a batch block later ones, so that
@@ -17,7 +17,7 @@ import pyarrow as pa
 from taskmill.errors import InputError, UsageError
 from taskmill.select import Budget, Needs, Pool, Selection, Selector, fill
 
-__all__ = ["Deita", "Spending", "column_scores", "spread"]
+__all__ = ["ByScore", "Deita", "Spending", "column_scores", "spread"]
 
 Array = np.ndarray[Any, Any]
 
@@ -89,6 +89,28 @@ def column_scores(pool: Pool, columns: tuple[str, ...], method: str) -> Array:
             raise InputError(f"row {row!r} has no number in column {name!r}; score or drop it first")
         scores = scores * values
     return scores
+
+
+@dataclass(frozen=True)
+class ByScore(Selector):
+    """Rows by the value of a column: a model's uncertainty, a judge's score, whatever was measured before.
+
+    With the entropy or 1 - margin of a model's labels it is uncertainty sampling (Lewis and Gale 1994,
+    cmp-lg/9407020). The score is the value.
+    """
+
+    uses: ClassVar[tuple[str, ...]] = ("table",)
+
+    scores: tuple[str, ...] = field(
+        default=("score",), metadata={"help": "columns whose product is a row's score"}
+    )
+    keep: str = field(default="largest", metadata={"help": "which rows", "choices": ("largest", "smallest")})
+
+    def pick(self, pool: Pool, budget: Budget, seed: int) -> Selection:
+        """Return the rows by score; equal ones go by id, and the seed plays no part."""
+        values = column_scores(pool, self.scores, "score")
+        order = np.lexsort((pool.rank, values if self.keep == "smallest" else -values))
+        return fill(pool, budget, order, values[order])
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,13 @@ PROOF = 200
 class Passages:
     """Random access to the kept documents of a stage, in a seeded order, a few parts in memory."""
 
-    def __init__(self, paths: Sequence[Path], seed: int) -> None:
-        """Read the row counts only."""
+    def __init__(self, paths: Sequence[Path], seed: int, keep: int = 4) -> None:
+        """Read the row counts only; `keep` parts stay in memory."""
         self._paths = list(paths)
         self._ends = list(accumulate(pq.read_metadata(p).num_rows for p in self._paths))
         self._total = self._ends[-1] if self._ends else 0
         self._start = draw(seed, "", "first passage") % self._total if self._total else 0
-        self._part = lru_cache(maxsize=4)(self._read)
+        self._part = lru_cache(maxsize=keep)(self._read)
 
     def __len__(self) -> int:
         return self._total

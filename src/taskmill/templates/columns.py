@@ -1,8 +1,8 @@
 """Many rows through many templates at once, in the order of the rows.
 
-A template of slots only is a row of words and columns: templates that read the same columns in the same
-order are joined in one pass over Arrow columns, with the words of each row's template in between. Only
-templates with logic go through MiniJinja, a row at a time.
+A template of slots only is a row of words and columns: all of them are joined in one pass over Arrow columns,
+with the words and slots of each row's template in their places. Only templates with logic go through
+MiniJinja, a row at a time.
 """
 
 from __future__ import annotations
@@ -33,21 +33,11 @@ def fill(texts: Sequence[str], choice: Array, columns: Mapping[str, pa.Array]) -
 
     `choice`: (N,) integers; `columns`: role → N texts without nulls. The result has N texts, in order.
     """
-    import numpy as np
     import pyarrow as pa
 
-    groups = _groups(texts)
-    # Group and place within the group of every template.
-    group = np.empty(len(texts), np.int64)
-    place = np.empty(len(texts), np.int64)
-    for number, (_, members) in enumerate(groups):
-        group[members] = number
-        place[members] = np.arange(len(members))
-
     def work(start: int) -> pa.Array:
-        rows = slice(start, min(start + BATCH, len(choice)))
-        own = {name: column.slice(start, rows.stop - start) for name, column in columns.items()}
-        return _batch(texts, groups, group[choice[rows]], place[choice[rows]], own)
+        rows = choice[start : start + BATCH]
+        return _batch(texts, rows, {name: column.slice(start, len(rows)) for name, column in columns.items()})
 
     starts = range(0, len(choice), BATCH)
     if len(starts) < 2:
@@ -56,67 +46,60 @@ def fill(texts: Sequence[str], choice: Array, columns: Mapping[str, pa.Array]) -
         return pa.chunked_array(list(pool.map(work, starts)), pa.string())
 
 
-def _groups(texts: Sequence[str]) -> list[tuple[tuple[str, ...] | None, list[int]]]:
-    """Return (slots in order, templates that have these): joined together; None for a template with logic."""
-    found: dict[Any, list[int]] = {}
-    for number, text in enumerate(texts):
-        parts = pieces(text)
-        found.setdefault(("logic", number) if parts is None else parts[1::2], []).append(number)
-    return [(None if key[:1] == ("logic",) else key, members) for key, members in found.items()]
-
-
-def _batch(
-    texts: Sequence[str],
-    groups: Sequence[tuple[tuple[str, ...] | None, list[int]]],
-    group: Array,
-    place: Array,
-    columns: Mapping[str, pa.Array],
-) -> pa.Array:
+def _batch(texts: Sequence[str], choice: Array, columns: Mapping[str, pa.Array]) -> pa.Array:
     import numpy as np
     import pyarrow as pa
 
-    present = np.unique(group)
-    if len(present) == 1:
-        return _joined(texts, *groups[int(present[0])], place, columns)
+    logic = np.array([pieces(text) is None for text in texts], np.bool_)
+    alone = logic[choice]
+    if not alone.any():
+        return _joined([pieces(text) or ("",) for text in texts], choice, columns)
+    # Rows with logic are rendered apart, a template at a time, and everything is put back in order.
     made, order = [], []
-    for number in present:
-        rows = np.flatnonzero(group == number)
+    for number in (-1, *np.unique(choice[alone]).tolist()):
+        rows = np.flatnonzero(~alone if number < 0 else choice == number)
+        own = {name: column.take(pa.array(rows)) for name, column in columns.items()}
         order.append(rows)
-        names, members = groups[int(number)]
-        wanted = slots(texts[members[0]]) if names is None else set(names)
-        own = {name: columns[name].take(pa.array(rows)) for name in wanted}
-        made.append(_joined(texts, names, members, place[rows], own))
-    back = np.empty(len(group), np.int64)
-    back[np.concatenate(order)] = np.arange(len(group))
+        if number < 0:
+            made.append(_joined([pieces(text) or ("",) for text in texts], choice[rows], own))
+        else:
+            made.append(_rendered(texts[number], len(rows), own))
+    back = np.empty(len(choice), np.int64)
+    back[np.concatenate(order)] = np.arange(len(choice))
     return pa.concat_arrays(made).take(pa.array(back))
 
 
-def _joined(
-    texts: Sequence[str],
-    names: tuple[str, ...] | None,
-    members: Sequence[int],
-    place: Array,
-    columns: Mapping[str, pa.Array],
-) -> pa.Array:
-    """Return the texts of rows whose templates are `members`, row i in that of number `place[i]`."""
+def _joined(parts: Sequence[tuple[str, ...]], choice: Array, columns: Mapping[str, pa.Array]) -> pa.Array:
+    """Return the texts of rows in their order: words, slot, words, slot … of each row's template.
+
+    At each place every row has the words, then the slot, of its own template; shorter templates end in
+    nothing. So no row is moved, and each text is written once.
+    """
+    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if names is None:
-        return _rendered(texts[members[0]], len(place), columns)
-    words = [(pieces(texts[number]) or ())[::2] for number in members]
-    parts: list[Any] = []
-    at = pa.array(place, pa.int32())
-    for i in range(len(names) + 1):
-        column = [one[i] for one in words]
-        if any(column):
-            alike = len(set(column)) == 1
-            parts.append(pa.scalar(column[0]) if alike else pa.array(column, pa.string()).take(at))
-        if i < len(names):
-            parts.append(columns[names[i]])
-    if not names:
-        return pa.array([words[int(p)][0] for p in place], pa.string())
-    return pc.binary_join_element_wise(*parts, "") if len(parts) > 1 else parts[0]
+    present = np.unique(choice)
+    place = np.zeros(len(parts), np.int64)
+    place[present] = np.arange(len(present))
+    at = pa.array(place[choice], pa.int32())
+    used = [parts[number] for number in present]
+    whole: list[Any] = [pa.array([""], pa.string()).take(pa.array(np.zeros(len(choice), np.int64)))]
+    for i in range(max(map(len, used), default=0)):
+        own = [one[i] if i < len(one) else "" for one in used]
+        if i % 2 == 0:  # words
+            if any(own):
+                alike = len(set(own)) == 1
+                whole.append(pa.scalar(own[0]) if alike else pa.array(own, pa.string()).take(at))
+            continue
+        names = sorted(set(own))
+        values = [columns[name] if name else pa.scalar("") for name in names]
+        if len(names) == 1:
+            whole.append(values[0])
+        else:
+            which = np.array([names.index(name) for name in own])
+            whole.append(pc.choose(pa.array(which).take(at), *values))
+    return pc.binary_join_element_wise(*whole, "")
 
 
 def _rendered(text: str, rows: int, columns: Mapping[str, pa.Array]) -> pa.Array:

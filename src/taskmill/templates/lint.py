@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from taskmill.errors import InputError
 from taskmill.templates.schema import (
     ROLES,
     Cluster,
@@ -36,6 +35,7 @@ RULES = {
     "unknown-slot": "a slot that is no field of the cluster",
     "missing-input": "no `input`, or an input that shows nothing of the row",
     "empty-input": "an `input` without words or slots",
+    "missing-slot": "the input leaves out a field that every row has",
     "missing-target": "no `target`, an empty one, or one that does not hold the field that is asked for",
     "leaked-target": "the input shows a field that the target asks for",
     "options-without-options": "the input speaks of options but shows none",
@@ -151,6 +151,9 @@ def _template(template: Template, entry: Keyed, cluster: Cluster) -> Iterator[tu
         texts.append(("options", template.with_options))
     for key, text in texts:
         yield from _input(key, text, asked, cluster)
+    if len(texts) > 1 and "options" not in slots(template.with_options):
+        message = "the wording with options shows none; add {{ options }}, or write `options: false`"
+        yield "options-without-options", "options", message
     if not template.target.strip():
         yield "missing-target", "target", "the target is empty; write the slot of what is asked for"
     elif cluster.asked not in asked and not _asks_other(asked, cluster):
@@ -178,14 +181,26 @@ def _input(key: str, text: str, asked: frozenset[str], cluster: Cluster) -> Iter
     found = slots(text)
     if not found:
         yield "missing-input", key, "the input shows no field of the row; add a slot"
-    for slot in sorted(found - set(cluster.fields)):
+        return
+    unknown = found - set(cluster.fields)
+    for slot in sorted(unknown):
         yield "unknown-slot", key, _unknown(slot, cluster)
+    if cluster.asked in asked and not unknown:  # a misspelt slot is one fault, not two
+        for slot in sorted(_needed(cluster) - found):
+            message = f"{{{{ {slot} }}}} is left out; add it, or declare the field `optional` or `droppable`"
+            yield "missing-slot", key, message
     for slot in sorted(found & asked - {"options"}):
         yield "leaked-target", key, f"{{{{ {slot} }}}} is what the target asks for; remove it from the input"
     said = _OPTIONS.search(words)
     if said and "options" not in found:
         message = f"{said[0]!r}, but no {{{{ options }}}} is shown; add the slot or reword"
         yield "options-without-options", key, message
+
+
+def _needed(cluster: Cluster) -> set[str]:
+    """Return the fields that every wording must show."""
+    aside = {cluster.asked, "rationale", "options"}
+    return {r for r, f in cluster.fields.items() if r not in aside and not (f.optional or f.droppable)}
 
 
 def _unknown(slot: str, cluster: Cluster) -> str:
@@ -238,9 +253,3 @@ def _texts(entry: Any) -> Sequence[str]:
     if isinstance(entry, Keyed):
         return [v for v in entry.values() if isinstance(v, str)]
     return [entry] if isinstance(entry, str) else []
-
-
-def check(path: str | Path) -> None:
-    """Raise InputError that lists every fault of the templates at `path`, if there are any."""
-    if faults := lint(path):
-        raise InputError("; ".join(map(str, faults)))

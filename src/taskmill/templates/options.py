@@ -19,7 +19,19 @@ import yaml
 from taskmill.errors import InputError
 from taskmill.ids import draw
 
-__all__ = ["Shown", "Style", "label", "labels", "ordered", "parse", "parse_target", "show", "style"]
+__all__ = [
+    "Shown",
+    "Style",
+    "checked",
+    "gold_of",
+    "label",
+    "labels",
+    "ordered",
+    "parse",
+    "parse_target",
+    "show",
+    "style",
+]
 
 _KIND = re.compile(r"(?<![A-Za-z])(?:[A-Za1]|[Ii])(?![A-Za-z])")
 # Chosen: words by which an option speaks of the place of others; such lists keep their order.
@@ -144,7 +156,8 @@ def ordered(options: Sequence[str], seed: int, row: str) -> list[int]:
     return sorted(range(len(options)), key=lambda i: (draw(seed, f"{row}\x1f{options[i]}", "option"), i))
 
 
-def _checked(options: Sequence[str], gold: Sequence[int], what: str) -> None:
+def checked(options: Sequence[str], gold: Sequence[int], what: str) -> None:
+    """Raise InputError for a list that cannot be shown: under two, empty or repeated options, a bad gold."""
     if len(options) < 2:
         raise InputError(f"{what} has {len(options)} options; give it two or more")
     seen: dict[str, int] = {}
@@ -186,11 +199,11 @@ def show(
     """Write options in a drawn order and style, with what is learned of them.
 
     `gold`: places of the right ones in `options`. `number`: what was drawn for style and form of the target,
-    by the row if it is not given; so all exemplars of a prompt may share one. `target`: "text", "label" (where the style enumerates)
-    or "drawn". `what` names the row in errors. Raises InputError for under two options, an empty or repeated
-    one, and a gold that is none of them.
+    by the row if it is not given; so all exemplars of a prompt may share one. `target`: "text", "label" (then
+    the style enumerates) or "drawn". `what` names the row in errors. Raises InputError for under two options,
+    an empty or repeated one, and a gold that is none of them.
     """
-    _checked(options, gold, what)
+    checked(options, gold, what)
     order = ordered(options, seed, row)
     texts = tuple(options[i] for i in order)
     right = tuple(sorted(order.index(place) for place in gold))

@@ -48,7 +48,7 @@ MAX_BYTES = 2_000_000
 """Bytes of a template file. Chosen: the whole of ours has less than a tenth of that."""
 
 _KEYS = {"cluster", "summary", "fields", "asked", "target", "labels", "templates"}
-_FIELD_KEYS = {"called", "invertible", "optional"}
+_FIELD_KEYS = {"called", "invertible", "optional", "droppable"}
 _TEMPLATE_KEYS = {"name", "input", "options", "target"}
 
 
@@ -66,14 +66,16 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a cluster: what it is `called` in words, whether another direction may ask for it
-    (`invertible`), and whether a template may leave it out though the data set has it (`optional`).
+    """One field of a cluster: what it is `called` in words; whether another direction may ask for it
+    (`invertible`), data sets may lack it (`optional`), a wording may leave it out though a row has it
+    (`droppable`).
     """
 
     role: str
     called: str
     invertible: bool = False
     optional: bool = False
+    droppable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +272,7 @@ def _fields(loaded: Keyed, add: _Faults) -> dict[str, Field]:
             add(declared.at(role), "broken-schema", f"the field {role} must be {{called: WORDS}}")
             continue
         add.unknown(entry, _FIELD_KEYS)
-        flags = (bool(entry.get(key, False)) for key in ("invertible", "optional"))
+        flags = (bool(entry.get(key, False)) for key in ("invertible", "optional", "droppable"))
         found[role] = Field(role, str(entry.get("called", role)), *flags)
     return found
 
@@ -370,12 +372,12 @@ def builtin() -> Mapping[str, Cluster]:
 def usable(cluster: Cluster, has: Iterable[str], *, options: bool) -> tuple[Template, ...]:
     """Return the templates for a data set that `has` these fields, in the style with options or without.
 
-    Each shows every field the set has but the asked one, the rationale and what is `optional`, so that no
+    Each shows every field the set has but the asked one, the rationale and what is `droppable`, so that no
     wording leaves out what the answer needs.
     """
     there = set(has)
     shown = there - {cluster.asked, "rationale", "options"}
-    must = {role for role in shown if role in cluster.fields and not cluster.fields[role].optional}
+    must = {role for role in shown if role in cluster.fields and not cluster.fields[role].droppable}
     found = []
     for template in cluster.templates:
         text = template.text(options)

@@ -9,16 +9,20 @@ from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import minijinja
 import yaml
 
 from taskmill.errors import ConfigError, UnknownName
+from taskmill.record import Reason
 from taskmill.registry import nearest
 from taskmill.templates.schema import ROLES
 
-__all__ = ["DataSet", "Unfit", "declared", "fields_of", "find", "from_columns", "ids_of"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["DataSet", "Unfit", "declared", "fields_of", "find", "from_columns", "ids_of", "plain_columns"]
 
 _ROLES = (*ROLES, "gold", "licence")
 _NAME = re.compile(r"[A-Za-z_]\w*")
@@ -47,7 +51,11 @@ class DataSet:
 
 
 class Unfit(ValueError):
-    """A row has not what its data set declares; the message says what, for the dropped row."""
+    """A row has not what its data set declares, or is left out by it; the message says why."""
+
+    def __init__(self, message: str, reason: Reason = Reason.NULL_TEXT) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @cache
@@ -111,17 +119,14 @@ def ids_of(dataset: DataSet, rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def fields_of(dataset: DataSet, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any] | Unfit]:
-    """Yield the fields of each row (texts, `options` a list, `gold` places), or why it has none.
-
-    A row that `where` leaves out is an `Unfit` whose message begins with "left out".
-    """
+    """Yield the fields of each row (texts, `options` a list, `gold` places), or why it has none."""
     environment = _environment()
     plain = {role: text for role, text in dataset.fields.items() if _NAME.fullmatch(text)}
     others = {role: text for role, text in dataset.fields.items() if role not in plain}
     for row in rows:
         try:
             if dataset.where and not environment.eval_expr(dataset.where, **row):
-                raise Unfit(f"left out: {dataset.where} does not hold")
+                raise Unfit(f"left out: {dataset.where} does not hold", Reason.NOT_APPLICABLE)
             found = {role: _present(row, name) for role, name in plain.items()}
             found |= {role: environment.eval_expr(text, **row) for role, text in others.items()}
             yield _typed(found)
@@ -129,6 +134,22 @@ def fields_of(dataset: DataSet, rows: Sequence[Mapping[str, Any]]) -> Iterator[d
             yield error
         except minijinja.TemplateError as error:
             yield Unfit(f"{str(error).splitlines()[0].partition(' (in ')[0]} in a field of {dataset.name}")
+
+
+def plain_columns(table: pa.Table, dataset: DataSet) -> dict[str, pa.Array]:
+    """Return the columns of a set whose fields are nothing but columns of text; {} for any other set."""
+    import pyarrow as pa
+
+    names = dataset.fields.values()
+    if (
+        dataset.where
+        or {"options", "gold"} & set(dataset.fields)
+        or not set(names) <= set(table.column_names)
+    ):
+        return {}
+    if not all(pa.types.is_string(table[name].type) for name in names):
+        return {}
+    return {role: table[name].combine_chunks() for role, name in dataset.fields.items()}
 
 
 def _present(row: Mapping[str, Any], name: str) -> Any:
@@ -142,12 +163,12 @@ def _typed(found: dict[str, Any]) -> dict[str, Any]:
     for role, value in found.items():
         if role == "options":
             if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-                raise Unfit("the options are no list of texts")
+                raise Unfit("the options are no list of texts", Reason.BAD_OPTIONS)
             typed[role] = value
         elif role == "gold":
             places = value if isinstance(value, list) else [value]
             if not all(isinstance(p, int) and not isinstance(p, bool) for p in places):
-                raise Unfit(f"the place of the right option is {value!r}, no number")
+                raise Unfit(f"the place of the right option is {value!r}, no number", Reason.BAD_OPTIONS)
             typed[role] = places
         elif role == "licence":
             typed[role] = "" if value is None else str(value)

@@ -19,11 +19,9 @@ from taskmill.config import to_mapping
 from taskmill.errors import ConfigError, UsageError
 from taskmill.ingest import IngestConfig
 from taskmill.recipes import stages
-from taskmill.recipes.corpus.build import Recipe, build
-from taskmill.recipes.corpus.extras import tuning_tokens
-from taskmill.recipes.corpus.pairs import Wanted, screen, synthesize
 from taskmill.recipes.evaluation_sets import AGAINST, SHIPPED, HeldOut
 from taskmill.recipes.session import OnProgress, Session
+from taskmill.recipes.synth import refuse_secrets
 from taskmill.store import Run
 from taskmill.synthesize.bonito import Synthesis
 from taskmill.synthesize.pretraining import REPLY_TOKENS, PairStyle
@@ -144,6 +142,10 @@ def corpus(
 
 
 def _make(session: Session, config: CorpusConfig, held: HeldOut, ratio: float) -> None:
+    # Every command's start reads this file for its flags; only a corpus needs the rest.
+    from taskmill.recipes.corpus.build import Recipe, build
+    from taskmill.recipes.corpus.pairs import Wanted, screen, synthesize
+
     ingested = stages.ingest(session, config.sources, config.ingest)
     screened = screen(session, ingested, held)
     access = stages.ModelAccess(config.model, config.budget, config.ledger)
@@ -173,6 +175,8 @@ def _domain(config: CorpusConfig, ratio: float) -> int:
     """Return about how many tokens of texts from the sources and their pairs are wanted, 0 for all."""
     if not config.tokens:
         return 0
+    from taskmill.recipes.corpus.extras import tuning_tokens
+
     whole = config.tokens / (1 + ratio) if config.general else config.tokens
     return max(1, round(whole - config.tuning_repeat * tuning_tokens(config.tuning)))
 
@@ -201,6 +205,7 @@ def _synthesis(config: CorpusConfig) -> Synthesis:
 
 def _validate(config: CorpusConfig) -> float:
     """Refuse what cannot work before anything is paid; return the general instructions' ratio."""
+    refuse_secrets(config)
     if not config.sources:
         raise UsageError("no source is given; name a file, a folder, a URL or - for standard input")
     if config.rounds < 1 or config.pairs < 1 or config.length < 2:
@@ -243,6 +248,8 @@ def _gate(manifest: Mapping[str, Any], config: CorpusConfig) -> tuple[int, str]:
     total = sum(manifest["tokens"].values())
     if not total:
         return 3, "no text is left for the corpus, see the reasons in the dropped parts"
+    if manifest["texts"]["wanted"] and not manifest["pairs"]:
+        return 3, "no text has got a pair, see the reasons in the dropped parts"
     # 0.5 %: what the accounting promises
     if config.tokens and total < 0.995 * config.tokens:
         return 3, f"the sources give {total:,} of {config.tokens:,} tokens; add sources or lower --tokens"

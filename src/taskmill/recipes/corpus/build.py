@@ -15,6 +15,8 @@ from math import log2
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from taskmill import frame
 from taskmill.backends import tokenizer as tokenizers
 from taskmill.backends.tokenizer import TextTokenizer
@@ -84,6 +86,8 @@ def build(session: Session, made_from: tuple[str, str], recipe: Recipe, held: He
     for stage in session.manifest["funnel"].values():
         dropped.update(stage["dropped"])
     session.manifest["dropped"] = dict(sorted(dropped.items()))
+    folders = {"texts": run.stage(2, "screen"), "pairs": run.stage(4, "curate")}
+    session.manifest["contaminated"] = {name: _suites(place) for name, place in folders.items()}
 
 
 class _Building:
@@ -228,6 +232,17 @@ class _Building:
             "tokens_per_pair": round(tokens / len(pairs), 3) if pairs else 0.0,
             **_categories(kept),
         }
+
+
+def _suites(folder: Path) -> dict[str, int]:
+    """Return how many rows a stage dropped for an item of each evaluation set, by the evidence."""
+    found: Counter[str] = Counter()
+    for path in parts(folder / "dropped"):
+        table = pq.read_table(path, columns=["reason", "detail"])
+        for reason, detail in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            if reason == Reason.CONTAMINATED:
+                found[detail.rpartition(" in ")[2].partition("/")[0]] += 1
+    return dict(sorted(found.items()))
 
 
 def _categories(kept: Sequence[Example]) -> dict[str, Any]:

@@ -140,7 +140,8 @@ def _synthesize(
     held: HeldOut,
     tokenizer: str,
 ) -> dict[str, Any]:
-    passages = Passages(parts(session.run.stage(2, "screen") / "kept"), wanted.seed)
+    kept = parts(session.run.stage(2, "screen") / "kept")
+    passages = Passages(kept, wanted.seed, wanted.rounds + 2)
     caller = access.open(session)
     with caller.ledger:
         session.run.begin(folder)
@@ -153,7 +154,7 @@ def _synthesize(
             if len(asking.answered) == before:
                 break
             before = len(asking.answered)
-            wave = order[at : at + missing]
+            wave = sorted(order[at : at + missing])  # as they lie in the files
             at += len(wave)
             if isinstance(how, PairStyle):
                 asking.in_pairs(how, wave, wanted.rounds)
