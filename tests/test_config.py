@@ -93,3 +93,22 @@ def test_yaml_files_must_be_mappings(tmp_path):
         load_yaml(path)
     with pytest.raises(ConfigError, match="cannot read"):
         load_yaml(tmp_path / "absent.yaml")
+
+
+def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("sources:\n  a: {path: x}\n  b: {path: y}\n  'a': {path: z}\n")
+    with pytest.raises(ConfigError, match=r"twice\.yaml, line 4: the key 'a' is in line 2 already; rename"):
+        load_yaml(path)
+    path.write_text("base: &base {a: 1, b: {<<: {c: 3}, c: 4}}\nmore: {<<: *base, a: 2}\n1: x\n'1': y\n")
+    assert load_yaml(path)["more"] == {"a": 2, "b": {"c": 4}}
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e999", float("inf"), 10**400])
+def test_numbers_are_finite(value):
+    @dataclass(frozen=True)
+    class Timed:
+        seconds: float = 1.0
+
+    with pytest.raises(ConfigError, match="seconds: expected a number of 0 or more"):
+        build(Timed, {"seconds": value})

@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -135,9 +136,9 @@ def _number(value: Any, kind: type[int] | type[float], where: str) -> int | floa
             number = kind(value)
             if isinstance(value, float) and kind is int and number != value:
                 raise ValueError
-            if number >= 0 or where == "seed":
+            if isfinite(number) and (number >= 0 or where == "seed"):
                 return number
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     wanted = "a whole number" if kind is int else "a number"
     raise ConfigError(f"{where}: expected {wanted} of 0 or more, got {value!r}")
@@ -175,10 +176,33 @@ def nest(path: str, value: Any) -> dict[str, Any]:
     return typing.cast("dict[str, Any]", value)
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which does not drop the first of two equal keys."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Refuse equal keys where they are written: a key that `<<` brings may be written again."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                raise _Repeated(f"line {line}: the key {key.value!r} is in line {lines[name]} already")
+            lines[name] = line
+        return node
+
+
+class _Repeated(Exception):
+    """A key that stands twice in one mapping."""
+
+
 def load_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file; raises ConfigError naming file and line."""
+    """Return the mapping in a YAML file; raises ConfigError naming file and line, also for a repeated key."""
     try:
-        loaded = yaml.safe_load(path.read_text("utf-8"))
+        loaded = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+    except _Repeated as error:
+        raise ConfigError(f"{path}, {error}; rename one of them or take it out") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

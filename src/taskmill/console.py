@@ -134,6 +134,8 @@ def show_selection(record: Mapping[str, Any], out: Path) -> None:
         f"in {record['seconds']['select']:.2f} s"
         + (f" · {record['shortfall']}" if record["shortfall"] else "")
     )
+    for warning in record["warnings"]:
+        console.print(f"warning: {warning}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     measures = record["measures"]
     table.add_column("measure")

@@ -143,3 +143,77 @@ def test_warnings_are_printed_and_results_are_sources_again(folder, capsys):
     code, _, err = run(capsys, folder, "dedup", "A", "--out", "C")
     assert code == 2
     assert "report.json of curate" in err
+
+
+def rows_of(folder, name):
+    return pq.read_table(folder / f"{name}.parquet")["id"].to_pylist()
+
+
+@pytest.mark.parametrize("mode", ["exact", "near", "semantic"])
+def test_rows_without_what_is_compared_repeat_nobody(tmp_path, mode):
+    rows = {
+        "id": list("abcdef"),
+        "instruction": [f"Question {i}?" for i in range(6)],
+        "context": [
+            "",
+            None,
+            "  ",
+            "The harbour was built by four men.",
+            "",
+            "The harbour was built by four men.",
+        ],
+        "response": [f"answer {i}" for i in range(6)],
+    }
+    pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
+    words = [
+        "dedup",
+        str(tmp_path / "rows.parquet"),
+        "--mode",
+        mode,
+        "--on",
+        "context",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    with pytest.raises(SystemExit) as end:
+        cli.main([*words, *(["--embedder", "hash"] if mode == "semantic" else [])])
+    assert end.value.code == 0
+    assert rows_of(tmp_path / "o", "dropped") == ["f"]
+
+
+def test_foreign_instructions_are_compared_as_they_stand_there(tmp_path):
+    rows = {
+        "id": list("abc"),
+        "instruction": ["Sum up."] * 3,
+        "context": ["one", "two", "six"],
+        "response": ["r"] * 3,
+    }
+    pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
+    for on, kept in (("instruction", ["a"]), ("pair", ["a", "b", "c"])):
+        with pytest.raises(SystemExit):
+            cli.main(
+                [
+                    "dedup",
+                    str(tmp_path / "rows.parquet"),
+                    "--mode",
+                    "exact",
+                    "--on",
+                    on,
+                    "--out",
+                    str(tmp_path / on),
+                ]
+            )
+        assert rows_of(tmp_path / on, "kept") == kept
+
+
+def test_the_placeholder_is_no_word_of_a_pair(tmp_path):
+    passage = " ".join(f"w{i}" for i in range(14))
+    rows = {
+        "instruction": ["please say a b c d"] * 2,
+        "context": [passage, passage.replace("w13", "z0")],
+        "response": ["r1"] * 2,
+    }
+    pq.write_table(pa.table(rows), tmp_path / "rows.parquet")
+    with pytest.raises(SystemExit):
+        cli.main(["dedup", str(tmp_path / "rows.parquet"), "--mode", "near", "--out", str(tmp_path / "o")])
+    assert pq.read_table(tmp_path / "o" / "kept.parquet").num_rows == 2, "15 of 19 n-grams are under 0.8"

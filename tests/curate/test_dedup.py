@@ -344,7 +344,7 @@ def test_examples_are_compared_on_what_is_asked_for():
     )
     assert keyed(table, "instruction").to_pylist() == ["Sum up the text!", "No place.", "{{context}} "]
     assert keyed(table, "context").to_pylist() == ["the text", "c", ""]
-    assert keyed(table, "pair").to_pylist()[:2] == ["Sum up {{ context }}!\nthe text\nr", "No place.\nc\n"]
+    assert keyed(table, "pair").to_pylist()[:2] == ["Sum up !\nthe text\nr", "No place.\nc\n"]
     with pytest.raises(InputError, match="'response'"):
         keyed(table.drop_columns("response"), "pair")
     with pytest.raises(UsageError, match="pair"):

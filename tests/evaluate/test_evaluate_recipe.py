@@ -307,6 +307,64 @@ def test_each_suite_takes_targets_as_they_come(tmp_path, suite, output, target, 
     assert grade_outputs(str(path), suite)[0]["overall"] == right
 
 
+@pytest.mark.parametrize(
+    ("suite", "output", "target", "options", "right"),
+    [
+        ("mmlu", "(C)", 2.0, None, 1), ("mmlu", "(C)", "2", None, 1),
+        ("mmlu", "(B)", "blue", ["red", "blue"], 1),
+        ("mmlu", "(B)", "b.", ["red", "blue"], 1), ("mmlu", "(B)", ["A", "1"], ["red", "blue"], 1),
+        ("mmlu", "(B)", "7", ["6", "7"], 1), ("mmlu", "(A)", 0, ["x", "x"], 1),
+        ("nli", "Maybe", 1, ["Yes", "Maybe", "No"], 1), ("nli", "No", "2", ["Yes", "Maybe", "No"], 1),
+        ("nli", "no", "NO", ["Yes", "Maybe", "No"], 1), ("strategyqa", "Yes", True, ["Yes", "No"], 1),
+        ("gsm8k", "The answer is 18", 18.0, None, 1), ("gsm8k", "The answer is $1,250", "$1250", None, 1),
+        ("bbh", "(B)", "(B)", ["x", "y"], 1), ("squad", "A", "A", ["x"], 1),
+        ("squad", "b", {"text": ["a", "b"]}, None, 1), ("gsm8k", "4", [[3], [4, None]], None, 1),
+        ("mmlu", "(B)", "x", ["y", "x"], 1),
+    ],
+)  # fmt: skip
+def test_usual_forms_of_a_right_target_are_taken(tmp_path, suite, output, target, options, right):
+    row = {"task": "t", "output": output, "target": target, "options": options}
+    results, _ = grade_outputs(str(outputs_of(tmp_path / "o.parquet", [row])), suite)
+    assert results["overall"] == right
+
+
+@pytest.mark.parametrize(
+    ("suite", "target", "options", "said"),
+    [
+        ("mmlu", "E", ["x", "y"], "'E', none of its 2 'options'"),
+        ("mmlu", 7, ["x", "y"], "'7', none of its 2"),
+        ("mmlu", -1, None, "'-1', but the row has no"), ("mmlu", "-1", ["x", "y"], "'-1', none of its 2"),
+        ("mmlu", 1.5, ["x", "y"], "'1.5', none of its 2"), ("mmlu", True, ["x", "y"], "'True', none of"),
+        ("mmlu", "green", None, "'green', but the row has no 'options'"),
+        ("mmlu", "x", ["x", "x "], "'x', which stands 2 times"),
+        ("mmlu", float("nan"), None, "has no 'target'"),
+        ("mmlu", "1", ["1", "2"], "'1', the text of one option and the index of another"),
+        ("gsm8k", "abc", None, "'abc', no number"), ("gsm8k", float("nan"), None, "has no 'target'"),
+        ("gsm8k", float("inf"), None, "'inf', no number"), ("gsm8k", ["3", "x"], None, "'x', no number"),
+        ("gsm8k", "text ####", None, "has no 'target'"),
+        ("nli", 1, None, "'1', but the row has no 'options'"),
+        ("nli", -1, ["Yes", "No"], "'-1', none of its 2"),
+        ("nli", "entailment", ["Yes", "No"], "none of its 2"),
+        ("bbh", "(E)", ["x", "y"], r"'\(E\)', but there are 2 'options'"),
+        ("squad", [], None, "has no 'target'"),
+    ],
+)  # fmt: skip
+def test_a_target_that_no_output_could_match_is_refused(tmp_path, suite, target, options, said):
+    first = {"task": "t", "output": "x", "target": target, "options": options}
+    path = outputs_of(tmp_path / "o.parquet", [first])
+    with pytest.raises(InputError, match=rf"o\.parquet: row 0 \(counted from 0\).*{said}"):
+        grade_outputs(str(path), suite)
+
+
+def test_options_that_stand_twice_are_counted(tmp_path, backend):
+    rows = [{"task": "t", "output": "(A)", "target": "(A)", "options": o} for o in (["x", "y"], ["x", "x "])]
+    assert grade_outputs(str(outputs_of(tmp_path / "o.parquet", rows)), "mmlu")[0]["duplicate_options"] == 1
+    asked = [{"question": "wet?", "options": o, "answer": 0} for o in (["Yes", "No"], ["Yes", "No", "No"])]
+    (tmp_path / "choice.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    results = evaluate(config(tmp_path / "choice.jsonl", "choice"), tmp_path / "out")
+    assert results["suites"]["choice"]["duplicate_options"] == 1
+
+
 def test_outputs_that_are_empty_or_no_utf8_are_failures_not_crashes(tmp_path):
     raw = pa.array([b"The answer is (A).\xff\xfe", b"", None, b"\xff"], pa.binary())
     table = pa.table({"task": ["t"] * 4, "output": raw, "target": ["(A)"] * 4})

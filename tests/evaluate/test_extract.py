@@ -88,6 +88,69 @@ def test_an_output_is_read_by_the_rule_that_fits(output, extractor, wanted, answ
     assert read(output, extractor, wanted) == (answer, rule)
 
 
+TEXTS = Answer(
+    "letter",
+    options=(
+        "It is a poly(A)tail.", "A DNA sequence that codes", "(A) and (B) both hold", "A B and C",
+        "I, II, and III"
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("extractor", ["letter", "letter-cot"])
+@pytest.mark.parametrize("form", ["{}", "{}.", "So the answer is {}", "Think.\n### Answer\n{}."])
+def test_the_text_of_an_option_is_no_other_letter(form, extractor):
+    for gold, text in zip("ABCDE", TEXTS.options, strict=True):
+        assert read(form.format(text.removesuffix(".")), extractor, TEXTS)[0] == f"({gold})"
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "answer"),
+    [
+        ("A DNA sequence that does not", (), ""), ("the poly(A)tail", (), ""),
+        ("I, II, and III", ("x", "y"), ""),
+        ("I would say poly(B)tail it is", ("x", "y"), ""), ("A Red", ("Red", "Blue"), "(A)"),
+        ("I Red", ("Red", "Blue"), ""), ("B", ("B", "A"), "(B)"), ("I", ("I", "II"), "(A)"),
+        ("7", ("6", "7"), "(B)"), ("Red", ("red", "Red"), ""),
+    ],
+)  # fmt: skip
+def test_letters_and_texts_of_options_are_told_apart(output, options, answer):
+    assert read(output, "letter", Answer("letter", options=options))[0] == answer
+
+
+@pytest.mark.parametrize(
+    ("output", "extractor", "wanted", "answer", "rule"),
+    [
+        ("I have 3.\n### Final Answer: 18", "number", NUMBER, "18", "cue: answer:"),
+        ("Let me think\n### Answer: B", "letter-cot", LETTER, "(B)", "cue: answer:"),
+        ("### Answer\nThe answer is 7.", "number", NUMBER, "7", "cue: answer is"),
+        ("I have 3.\n## Final Answer\r\n18", "number", NUMBER, "18", "cue: ## final answer"),
+        ("3 of them\n### **Answer**\n\n(B)", "letter-cot", LETTER, "(B)", "cue: ### answer"),
+        ("### Answer\nShe had 3, then 4 more: 7", "number", NUMBER, "7", "last number"),
+        ("#### Step 2\nShe has 18", "number", NUMBER, "18", "last number"),
+        ("Done: 3\n### User needs\nIt is 18", "number", NUMBER, "18", "last number"),
+        ("It is 3.\n### Instruction:\nAdd 5. Answer: 9", "number", NUMBER, "3", "last number"),
+        ("It is 3.\n### Question 2\nAdd 5", "number", NUMBER, "3", "last number"),
+        ("It is 3.\n###Human: 5", "number", NUMBER, "3", "last number"),
+        ("It is 3.\n### Input", "number", NUMBER, "3", "last number"),
+    ],
+)
+def test_a_heading_is_a_part_of_the_answer_unless_it_asks_anew(output, extractor, wanted, answer, rule):
+    assert read(output, extractor, wanted) == (answer, rule)
+
+
+@pytest.mark.parametrize(
+    ("output", "value"),
+    [
+        ("The answer is -$5.", "-5"), ("The answer is -$1,250.50", "-1250.5"), ("Answer: - € 5", "-5"),
+        ("so \\boxed{-\\$5}", "-5"), ("He loses −£3", "-3"), ("from $5-$3", "3"), ("The answer is $-5", "-5"),
+        ("-$5", "-5"), ("The answer is 10% or $5", "10"),
+    ],
+)  # fmt: skip
+def test_negative_money_keeps_its_sign(output, value):
+    assert read(output, "number", NUMBER)[0] == value
+
+
 def test_a_failed_extraction_is_no_wrong_answer():
     extractor, metric = EXTRACTORS.get("bbh-cot"), METRICS.get("exact")
     silent, no_marks = grade("and so on and", ["(B)"], extractor, metric, LETTER)

@@ -65,12 +65,14 @@ def test_a_missing_column_is_named_with_the_file(name):
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("mmlu", {"answer": 7}, "'answer' is none of the 2 choices"),
+        ("mmlu", {"answer": 7}, "row 0 .* 'answer' is none, or two, of the 2 choices"),
+        ("mmlu", {"choices": ["red", "red"], "answer": "red"}, "row 0 .* 'answer' is none, or two, of the 2"),
+        ("choice", {"options": ["y", "y "], "answer": "y"}, "row 0 .* none, or two, of its 'options'"),
         ("mmlu", {"choices": "a or b"}, "'choices'"),
         ("mmlu", {"question": None}, "row 0 .* 'question'"),
         ("nli", {"label": "perhaps"}, "'perhaps'"),
         ("strategyqa", {"answer": "sure"}, "'sure' is none of yes, no"),
-        ("choice", {"answer": "z"}, "none of its 'options'"),
+        ("choice", {"answer": "z"}, "none, or two, of its 'options'"),
         ("bbh", {"target": None}, "row 0 .* 'target'"),
     ],
 )

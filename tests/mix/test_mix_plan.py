@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmill.errors import ConfigError, UsageError
-from taskmill.mix.plan import apportioned, make_plan
+from taskmill.mix.plan import apportioned, make_plan, nested
 from taskmill.mix.source import read_mixture
 from taskmill.mix.weights import Task
 
@@ -71,6 +71,90 @@ def test_counts_are_the_largest_remainder_allocation(weights, rows):
     for i in ranks[: rows - sum(expected)]:
         expected[i] += 1
     assert found.tolist() == expected
+
+
+def nodes(tasks):
+    """Return the tasks below each node of the tree of sources, by its path."""
+    found = {}
+    for i, task in enumerate(tasks):
+        parts = task.source.split("/")
+        for depth in range(len(parts) + 1):
+            found.setdefault("/".join(parts[:depth]), []).append(i)
+        found[task.key + "="] = [i]
+    return found
+
+
+@pytest.mark.parametrize("rows", [100, 300, 1000, 3000])
+def test_a_source_of_many_tasks_has_its_share(rows):
+    sources = {"one": {"weight": 30}, "hundred": {"weight": 35}, "thousand": {"weight": 35}}
+    sizes = {"one": [5000], "hundred": [50] * 100, "thousand": [20] * 1000}
+    tasks = [Task(name, f"t{i}", n) for name, own in sizes.items() for i, n in enumerate(own)]
+    mixture = read_mixture({"sources": {name: {"path": "x", **keys} for name, keys in sources.items()}})
+    counts = make_plan(mixture, tasks, rows=rows).counts
+    assert [counts[:1].sum(), counts[1:101].sum(), counts[101:].sum()] == [
+        rows * 30 // 100, rows * 35 // 100, rows * 35 // 100
+    ]  # fmt: skip
+
+
+tree_of_sources = st.recursive(
+    st.lists(st.integers(1, 40), min_size=1, max_size=25),  # a source: the rows of its tasks
+    lambda below: st.lists(st.tuples(st.integers(1, 30), below), min_size=1, max_size=4),
+    max_leaves=8,
+)
+
+
+def grown(tree, name, tasks):
+    """Return a source's keys, and add its tasks."""
+    if isinstance(tree[0], int):
+        tasks += [Task(name, f"t{i}", n * 10_000) for i, n in enumerate(tree)]
+        return {"path": "x"}
+    children = {
+        f"s{i}": {"weight": weight, **grown(child, f"{name}/s{i}".lstrip("/"), tasks)}
+        for i, (weight, child) in enumerate(tree)
+    }
+    return {"sources": children}
+
+
+@given(
+    tree=st.lists(st.tuples(st.integers(1, 30), tree_of_sources), min_size=1, max_size=4),
+    rows=st.integers(1, 3000),
+)
+def test_every_node_of_the_tree_is_within_a_row_of_its_share(tree, rows):
+    tasks = []
+    mixture = read_mixture(grown(tree, "", tasks))
+    plan = make_plan(mixture, tasks, rows=rows)
+    assert plan.rows == rows
+    for own in nodes(tasks).values():
+        assert abs(plan.counts[own].sum() - rows * plan.shares[own].sum()) < 1 - 1e-9
+
+
+@given(
+    sizes=st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=12), min_size=1, max_size=5),
+    rows=st.integers(1, 200),
+)
+def test_limits_hold_down_the_tree_and_no_row_is_lost(sizes, rows):
+    tasks = [Task(f"s{i}", f"t{j}", n) for i, own in enumerate(sizes) for j, n in enumerate(own)]
+    mixture = read_mixture({"sources": {f"s{i}": {"path": "x", "weight": 1} for i in range(len(sizes))}})
+    plan = make_plan(mixture, tasks, rows=rows)
+    assert plan.rows == min(rows, sum(map(sum, sizes)))
+    assert all(count <= task.rows for count, task in zip(plan.counts, tasks, strict=True))
+
+
+def test_the_order_of_tasks_changes_no_count():
+    tasks = [Task(f"s{i % 3}/u{i % 2}", f"t{i}", 9) for i in range(24)]
+    wanted, limits = np.full(24, 7 / 12), np.full(24, 9.0)
+    back = np.arange(24)[::-1]
+    found = nested(wanted, limits, tasks)
+    assert found.sum() == 14
+    assert nested(wanted[back], limits[back], [tasks[i] for i in back]).tolist() == found[back].tolist()
+
+
+@pytest.mark.parametrize(
+    "asked", [{"epochs": float("inf")}, {"epochs": float("nan")}, {"epochs": 1e300}, {"rows": 1 << 60}]
+)
+def test_more_rows_than_can_be_counted_are_refused(asked):
+    with pytest.raises(UsageError, match=r"a mixture has fewer than 9,007,199,254,740,992 rows"):
+        planned({"a": {}}, {"a": 10}, **asked)
 
 
 def test_stop_ends_the_mixture_and_names_the_task():

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from taskmill import cli
-from taskmill.errors import InputError, UsageError
+from taskmill.errors import ConfigError, InputError, UsageError
 from taskmill.recipes.mix import MixConfig, inspect_mixture, mix
 from taskmill.store import write_parquet
 
@@ -243,6 +243,22 @@ def test_empty_and_missing_sources_are_named(place):
     with pytest.raises(InputError, match=r"data/gone\.jsonl: there is no such file"):
         made(place, {"sources": {"gone": "data/gone.jsonl"}})
     assert not (place / "out").exists()
+
+
+def test_a_source_that_is_named_twice_is_refused(place):
+    (place / "twice.yaml").write_text(
+        "sources:\n  a: data/a.jsonl\n  b: data/b.jsonl\n  a: data/many.parquet\n"
+    )
+    with pytest.raises(ConfigError, match=r"twice\.yaml, line 4: the key 'a' is in line 2 already"):
+        mix(MixConfig(source=str(place / "twice.yaml")), place / "out")
+
+
+def test_a_source_of_many_tasks_gives_its_share(place):
+    mixture = {
+        "sources": {name: {"path": f"data/{name}", "weight": 1} for name in ("b.jsonl", "many.parquet")}
+    }
+    manifest, _ = made(place, mixture, rows=6)
+    assert {n: s["count"] for n, s in manifest["sources"].items()} == {"b.jsonl": 3, "many.parquet": 3}
 
 
 def test_a_killed_mixture_has_no_manifest(place, monkeypatch):

@@ -225,12 +225,87 @@ def test_chunks_change_nothing(tmp_path, tokenizer, monkeypatch):
         ({"length": 1}, UsageError, "2 tokens or more"),
         ({"write": ("arrow",)}, UsageError, "parquet, shards or both, not arrow"),
         ({"layout": "chat", "length": 64}, ConfigError, "bytes has no chat template"),
-        ({"length": 2}, InputError, "no row fits 2 tokens"),
+        (
+            {"length": 2},
+            InputError,
+            r"no row can be packed \(3 over_length\); take a --length over 2, or --long",
+        ),
     ],
 )
 def test_what_cannot_be_packed_is_said(tmp_path, tokenizer, settings, error, said):
     with pytest.raises(error, match=said):
         packed(tmp_path, pairs(3), **settings)
+
+
+def test_why_no_row_is_packed_is_said(tmp_path, tokenizer):
+    rows = [{"prompt": "p", "completion": ""}, {"prompt": "p", "completion": None}]
+    with pytest.raises(InputError, match=r"no row can be packed \(2 empty\); give rows with text to learn"):
+        packed(tmp_path, rows, length=64)
+    with pytest.raises(InputError, match=r"\(2 empty, 1 over_length\); take a --length over 8"):
+        packed(tmp_path, [*rows, {"prompt": "q", "completion": "b" * 20}], length=8)
+
+
+def test_rows_in_no_layout_hear_of_those_there_are(tmp_path, tokenizer):
+    with pytest.raises(
+        InputError, match=r"no known layout in the columns id, body.*Known: .*prompt, response;"
+    ):
+        packed(tmp_path, [{"body": "b"}], length=64)
+
+
+def test_a_prompt_and_a_response_are_a_layout(tmp_path, tokenizer):
+    _, table = packed(tmp_path, [{"prompt": "xy", "response": "aba"}], length=16)
+    (sequence,) = table.to_pylist()
+    assert sequence["labels"] == [-100, -100, -100, 0, 100, 0, END]
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [],
+        None,
+        [{"role": "user", "content": "hi"}],
+        [{"role": "user", "content": "hi"}, {"role": "assistant", "content": " "}],
+    ],
+)
+def test_a_chat_in_which_nobody_answers_is_dropped(tmp_path, tokenizer, turns):
+    tokenizer.chat_template = TEMPLATE
+    whole = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
+    rows = [{"id": "a", "messages": whole}, {"id": "b", "messages": turns}]
+    manifest, table = packed(tmp_path, rows, length=256)
+    assert manifest["funnel"] == {"in": 2, "kept": 1, "dropped": {"empty": 1}}
+    assert table["row_ids"].to_pylist() == [["a"]]
+
+
+def test_texts_that_are_not_packed_are_named(tmp_path, tokenizer):
+    plain = {"id": "0", "prompt": "p", "completion": "b", "task": "t", "score": 1}
+    manifest, _ = packed(tmp_path, [{**plain, "rationale": None}, {**plain, "id": "1", "rationale": "since"}])
+    assert manifest["unused_columns"] == ["rationale"]
+    assert manifest["warnings"] == ["not packed: the text of rationale"]
+    manifest, _ = packed(tmp_path, [{**plain, "rationale": ""}])
+    assert manifest["unused_columns"] == manifest["warnings"] == []
+    manifest, _ = packed(tmp_path, [{"text": "bcd", "title": "e"}])
+    assert manifest["unused_columns"] == ["title"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("input_ids", [1.5, 2.0]),
+        ("input_ids", [1, None]),
+        ("input_ids", None),
+        ("input_ids", ["x", "y"]),
+        ("input_ids", [1e30, 2.0]),
+        ("labels", [1, None]),
+        ("labels", None),
+        ("labels", [0.5, 1]),
+    ],
+)
+def test_a_row_of_odd_tokens_is_named(tmp_path, name, cell):
+    columns = {"id": ["b", "a"], "input_ids": [[1, 2], [1, 2]], "labels": [[1, 2], [1, 2]]}
+    columns[name] = [cell, []]  # the other row is fine, whatever the type
+    write_parquet(tmp_path / "odd.parquet", pa.table(columns))
+    with pytest.raises(InputError, match=f"row 'b': {name} must be a list of whole numbers, not "):
+        pack_rows(PackConfig(source=str(tmp_path / "odd.parquet"), length=8), tmp_path / "out")
 
 
 def test_a_tokenizer_is_asked_for(tmp_path):

@@ -188,3 +188,28 @@ def test_what_is_left_of_a_budget_of_tokens_is_said_truly(capsys, tmp_path):
     assert record["chosen"]["tokens"] == 11
     assert record["shortfall"] == "3 tokens of the budget are left: no row left over fits"
     assert set(record["selector"]["quotas"]) == {"a", "b"}
+
+
+def test_repeated_and_zero_vectors_are_said_in_a_warning(capsys, tmp_path):
+    pool = write(
+        tmp_path / "p.parquet", id=list("abcde"), v=vectors([[1, 0], [1, 0], [1, 0], [0, 1], [0, 0]])
+    )
+    words = ("--embeddings", "v", "--method", "k-center", "--budget", "4")
+    code, record, _ = run(capsys, pool, tmp_path / "s.parquet", *words)
+    assert code == 0
+    assert record["warnings"] == [
+        "2 of the chosen rows repeat others: there are no more different ones",
+        "1 rows have a vector of zeros and come last: e",
+    ]
+    code, record, _ = run(capsys, pool, tmp_path / "t.parquet", *words[:-1], "2")
+    assert len(record["warnings"]) == 1
+
+
+def test_a_column_to_cover_that_is_not_there_is_refused_before_the_work(capsys, tmp_path, monkeypatch):
+    from taskmill.recipes import select as recipe
+
+    monkeypatch.setattr(recipe, "_pick", None)
+    pool = write(tmp_path / "p.parquet", text=["one", "two"])
+    code, _, error = run(capsys, pool, tmp_path / "s.parquet", "--budget", 1, "--coverage", "nope")
+    assert code == 2
+    assert "'nope'" in error

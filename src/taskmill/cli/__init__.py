@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped; the same command continues where this one left off", err=True)
+        click.echo("stopped; the same command continues: finished model calls are not repeated", err=True)
         sys.exit(130)
     except TaskmillError as error:
         if verbose:

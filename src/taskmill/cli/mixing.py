@@ -112,5 +112,7 @@ def pack(dataset: str, out: str, as_json: bool, **flags: Any) -> int:
     )
     for reason, count in funnel["dropped"].items():
         click.echo(f"dropped {count:,}: {reason}")
+    for warning in manifest["warnings"]:
+        click.echo(warning)
     click.echo(f"→ {out}")
     return 0

@@ -192,6 +192,10 @@ def preference(ids: pa.Array | pa.ChunkedArray, texts: pa.Array, keep: str = "fi
     return preferred(ids, sizes, text_keys(texts)[:, 0])
 
 
+SLOT = r"\{\{\s*context\s*\}\}"
+"""The placeholder of the passage, as a pattern."""
+
+
 def preferred(
     ids: pa.Array | pa.ChunkedArray, sizes: pa.Array | None = None, ties: Array | None = None
 ) -> Array:
@@ -207,8 +211,8 @@ def preferred(
 def keyed(table: pa.Table, on: str) -> pa.Array:
     """Return the text by which rows of examples are compared.
 
-    `instruction`: with its context filled in; `context`: the passage alone; `pair`: instruction, context
-    and response, a line each. Raises InputError where a column is missing.
+    `instruction`: with its context filled in; `context`: the passage alone; `pair`: instruction without the
+    placeholder, context and response, a line each. Raises InputError where a column is missing.
     """
     parts = compared(table, on)
     return (
@@ -228,7 +232,11 @@ def compared(table: pa.Table, on: str) -> list[pa.Array]:
         there = ", ".join(table.column_names)
         raise InputError(f"there is no column {missing[0]!r} to compare {on} on; the columns are {there}")
     parts = [in_one_piece(table[name]) for name in names]
-    return [_filled(*parts)] if on == "instruction" else parts
+    if on == "instruction":
+        return [_filled(*parts)]
+    if on == "pair":  # the placeholder is no word of it
+        parts[0] = pc.replace_substring_regex(parts[0], SLOT, "")
+    return parts
 
 
 def _filled(instructions: pa.Array, contexts: pa.Array) -> pa.Array:

@@ -17,7 +17,7 @@ from taskmill.record import Example, Reason
 from taskmill.registry import Registry, nearest
 from taskmill.render import CHAT_TOKENS, PLACEHOLDER, has_marker, unescape
 from taskmill.tasks.labels import fold
-from taskmill.tasks.passage import copied, find_span, joined, share, words
+from taskmill.tasks.passage import copied, find_span, joined, sentences, share, words
 from taskmill.tasks.rules import refused, repeats
 
 __all__ = ["FILTERS", "Filter", "decide", "score", "thresholds"]
@@ -93,11 +93,14 @@ def _copied(example: Example) -> float | None:
     return copied(example.response, example.context)[1] if example.context else None
 
 
-def _leaked(example: Example) -> float:
+def _leaked(example: Example) -> float | None:
     """Return 1 if six words or more of a response stand in the instruction, in its order, else 0.
 
-    Six: chosen, shorter responses are often one of the options that the instruction lists.
+    Six: chosen, shorter responses are often one of the options that the instruction lists. A prompt that may
+    hold its passage or its options cannot be judged: there the response is to be found.
     """
+    if not example.context and not example.options:
+        return None
     own = _instruction(example)
     return float(len(words(example.response)) > 5 and joined(example.response) in joined(own))
 
@@ -113,8 +116,14 @@ def _repetition(example: Example) -> float:
 
 
 def _refusal(example: Example) -> float:
-    """Return 1 if the response refuses or talks about itself, else 0."""
-    return float(refused(example, example.response) is not None)
+    """Return 1 if the response begins by refusing or by talking about itself, else 0.
+
+    Only its first sentence is looked at, and only as far as it is no offer: people in dialogues and stories
+    say "May I help you?" and "I can't make it".
+    """
+    first = next(iter(sentences(example.response)), "")
+    offer = first.rstrip("\"'”’ ").endswith("?")
+    return float(not offer and refused(example, first) is not None)
 
 
 def _label(example: Example) -> float | None:

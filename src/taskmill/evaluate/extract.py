@@ -55,20 +55,23 @@ class Extractor:
 
 EXTRACTORS: Registry[Extractor] = Registry("extractor")
 for _one in (
-    Extractor("bbh", "", "start"),
-    Extractor("bbh-cot", "", "whole"),
-    Extractor("letter", "letter", "start"),
-    Extractor("letter-cot", "letter", "whole"),
-    Extractor("number", "number", "last"),
-    Extractor("label", "label", "start"),
-    Extractor("text", "text", "start"),
+    Extractor("bbh", "", "start", 2),
+    Extractor("bbh-cot", "", "whole", 2),
+    Extractor("letter", "letter", "start", 2),
+    Extractor("letter-cot", "letter", "whole", 2),
+    Extractor("number", "number", "last", 2),
+    Extractor("label", "label", "start", 2),
+    Extractor("text", "text", "start", 2),
 ):
     EXTRACTORS.register(_one.name, _one)
 
 _RUN_ON = re.compile(
     r"\n[ \t]{0,9}(?:#{1,6} )?(?:Q|Question|Problem|Input|Passage|Frage|Pregunta|Задача|Swali|প্রশ্ন|ప్రశ్న|โจทย์"
-    r"|問題|问题)\s?[:：]|<\|im_end\|>|<\|endoftext\|>|<\|eot_id\|>|</s>|\n###(?!#)"
+    r"|問題|问题)\s?[:：]|<\|im_end\|>|<\|endoftext\|>|<\|eot_id\|>|</s>"
+    r"|\n###[ \t]{0,9}(?i:Instruction|Input|Human|User|Question)\b[ \t\d]{0,9}(?=[:：\n]|\Z)"
 )
+"""Where an invented next question begins. Other headings are a part of the answer."""
+
 _CUES = 50
 """Cues looked behind, from the last (chosen: what repeats itself for pages has no answer before)."""
 
@@ -86,7 +89,8 @@ _NATIVE = (
     r"|సమాధానం\s*[:：]?|คำตอบ\s*(?:คือ|[:：])|答案\s*(?:是|为|[:：])|(?:الإجابة|الجواب)\s*(?:هي|هو|[:：])"
     r"|उत्तर\s*(?:है|[:：])|\bđáp án\s*(?:là|[:：])|\bcevap\s*[:：]|απάντηση\s*(?:είναι|[:：])"
 )
-_CUE = re.compile(rf"{_ENGLISH}|{_NATIVE}|####", re.IGNORECASE)
+_HEADING = r"^#{1,6}[ \t]{0,9}(?:final[ \t]{1,9})?answer[ \t\r]{0,9}$"
+_CUE = re.compile(rf"{_HEADING}|{_ENGLISH}|{_NATIVE}|####", re.IGNORECASE | re.MULTILINE)
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _MARKUP = re.compile(r"\*\*|__|`|\\text\{([^{}]*)\}")
 _NOT = re.compile(r"\s*(?:not|n't|unlikely|unclear|unknown)\b", re.IGNORECASE)
@@ -121,11 +125,11 @@ def extract(output: str, extractor: Extractor, wanted: Answer) -> Extraction:
 
 
 def _behind(rest: str, cue: str, wanted: Answer) -> Extraction:
-    """Read the line behind a cue. A colon may announce a text: a number must then come at once."""
+    """Read the line behind a cue. A colon or a heading may announce text: a number must then come at once."""
     fragment = rest.lstrip(" \t\r\n:：").partition("\n")[0]
     if _NOT.match(fragment) and wanted.kind != "text":
         return Extraction()
-    strict = cue.rstrip().endswith((":", "：", "="))
+    strict = cue.startswith("#") or cue.rstrip().endswith((":", "：", "="))
     if strict and wanted.kind == "number" and not re.match(r"[^\w\n]{0,4}\d", plain(fragment)):
         return Extraction()
     answer, span = _KINDS[wanted.kind](fragment, wanted)
@@ -148,7 +152,7 @@ def _without_cue(body: str, without: str, wanted: Answer) -> Extraction:
             if value := canonical(match[0], wanted.language):
                 return Extraction(value, "last number", match[0])
     if without == "start" and wanted.kind == "letter":
-        only = {m[0] for m in re.finditer(r"\([A-Z]\)", body)}
+        only = {m[0] for m in re.finditer(r"(?<![A-Za-z0-9])\([A-Z]\)", body)}
         found = _letter(only.pop(), wanted)[0] if len(only) == 1 else ""
         if found:  # it names one option, and no other
             return Extraction(found, "only letter", found)
@@ -162,15 +166,18 @@ def _begins(line: str, span: str, wanted: Answer) -> bool:
 
 # kinds
 
-_BRACKETED = re.compile(r"[(\[]\s*([A-Za-z])\s*[)\]]")
+_BRACKETED = re.compile(r"(?<![A-Za-z0-9])[(\[]\s*([A-Za-z])\s*[)\]]")
 _BARE = re.compile(
     r"(?:(?:option|choice|letter|answer)\s+)?[\"']?([A-Z])(?=$|[\s.,:;!\"')\]-])", re.IGNORECASE
 )
-_ARTICLE = re.compile(r"(?:A|I)\s+[a-z']")
+_ARTICLE = re.compile(r"(?:A|I)\s+[A-Za-z']")
+"""What begins a sentence like an option's letter: "A dog", "A DNA sequence", "I think"."""
 
 
 def _letter(fragment: str, wanted: Answer) -> tuple[str, str]:
     text = fragment.strip()
+    if len(_bare(text)) > 1 and (own := _by_text(text, wanted.options))[0]:
+        return own  # first: a text may begin like a letter ("A DNA sequence") or name others ("(A) and (B)")
     bare = _BARE.match(text)
     if bare and (bare[1].isupper() or len(text.strip(" .\"'")) == 1) and not _ARTICLE.match(text):
         found, span = bare[1].upper(), bare[0]
@@ -179,15 +186,19 @@ def _letter(fragment: str, wanted: Answer) -> tuple[str, str]:
     else:
         return _by_text(text, wanted.options)
     if wanted.options and ord(found) - ord("A") >= len(wanted.options):
-        return "", ""
+        return _by_text(text, wanted.options)
     return f"({found})", span
 
 
 def _by_text(text: str, options: Sequence[str]) -> tuple[str, str]:
-    """Return the letter of the option whose text this is."""
+    """Return the letter of the option whose text this is, with its own letter in front or not."""
     own = _bare(text)
-    same = [i for i, option in enumerate(options) if own and _bare(option) == own]
-    return (f"({chr(ord('A') + same[0])})", text) if len(same) == 1 and same[0] < 26 else ("", "")
+    bare = {chr(ord("A") + i): _bare(option) for i, option in enumerate(options[:26])}
+    same = [letter for letter, option in bare.items() if own and own == option]
+    same = same or [
+        letter for letter, option in bare.items() if option and own == _bare(f"{letter} {option}")
+    ]
+    return (f"({same[0]})", text) if len(same) == 1 else ("", "")
 
 
 def _bare(text: str) -> str:

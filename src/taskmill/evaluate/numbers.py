@@ -9,8 +9,14 @@ from decimal import Decimal, InvalidOperation
 __all__ = ["NUMBER", "canonical", "plain", "same"]
 
 _GROUPED = r"\d{1,3}(?:[,'’\u00a0\u202f\u2009]\d{2,3})*[,'’\u00a0\u202f\u2009]\d{3}(?!\d)(?:\.\d+)?"
-NUMBER = re.compile(rf"(?<![\w.])[-−–]?\s?(?:{_GROUPED}|\d+(?:[.,]\d+)*|\.\d+)", re.ASCII)
-"""A number in text whose digits are ASCII (`plain`), grouped by commas, apostrophes, narrow spaces or not."""
+_MONEY = "$€£¥₹"
+NUMBER = re.compile(
+    rf"(?<![\w.])[-−–]?\s?(?:\\?[{_MONEY}]\s?)?(?:{_GROUPED}|\d+(?:[.,]\d+)*|\.\d+)", re.ASCII
+)
+"""A number in text whose digits are ASCII (`plain`), grouped by commas, apostrophes, narrow spaces or not.
+
+A sign stands before the sign of a currency ("-$5"), which LaTeX writes behind a backslash.
+"""
 
 _MINUS = re.compile(r"^[-−–]\s?")
 _GROUPS = re.compile(_GROUPED)
@@ -38,7 +44,7 @@ def canonical(written: str, language: str = "") -> str:
     """
     text = plain(written).strip()
     sign = "-" if _MINUS.match(text) else ""
-    text = _MINUS.sub("", text).strip("$€£%¥₹ ").rstrip(".,")
+    text = _MINUS.sub("", text).strip(f"{_MONEY}%\\ ").rstrip(".,")
     if _GROUPS.fullmatch(text):
         text = re.sub(r"[,'’\u00a0\u202f\u2009]", "", text)
     elif language in _DOT_LANGUAGES and _DOTTED.fullmatch(text):

@@ -12,7 +12,7 @@ from taskmill.evaluate.intervals import Interval, bootstrap, of_task
 from taskmill.evaluate.marks import Metric
 from taskmill.evaluate.ranking import macro_f1
 
-__all__ = ["Mark", "robustness", "summary"]
+__all__ = ["Mark", "doubled", "robustness", "summary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +133,11 @@ def _labels(marks: Sequence[Mark]) -> dict[str, Any]:
         "error_aware": round(_mean(aware), 6) if aware else None,
         "error_aware_n": len(aware),
     }
+
+
+def doubled(options: Sequence[str]) -> set[str]:
+    """Return the texts that stand more than once among the options of an item."""
+    return {text for text, n in Counter(option.strip() for option in options).items() if n > 1}
 
 
 def robustness(overalls: Sequence[float]) -> dict[str, Any]:

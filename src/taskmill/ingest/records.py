@@ -40,7 +40,8 @@ def find_tables(patterns: Sequence[str], root: str = "") -> list[str]:
         names = sorted(glob(path, recursive=True))
         names = [n for name in names for n in (_inside(name) if os.path.isdir(name) else [name])]
         if not names:
-            raise InputError(f"{path}: no such file; give the folder of the data with --data")
+            hint = "" if not root or path == pattern else f"; paths are taken from {root} (--data)"
+            raise InputError(f"{path or 'an empty name'}: no such file or folder{hint}")
         found.update(dict.fromkeys(names))
     return list(found)
 

@@ -13,12 +13,15 @@ from taskmill.errors import ConfigError, UsageError
 from taskmill.mix.source import Mixture, Source, leaves
 from taskmill.mix.weights import Task, shares
 
-__all__ = ["Plan", "apportioned", "make_plan"]
+__all__ = ["Plan", "apportioned", "make_plan", "nested"]
 
 Array = np.ndarray[Any, Any]
 
 _CLOSE = 1e-9
 """Two counts this near are one: shares are sums of fractions, whose last digits depend on the order."""
+
+_MOST = 1 << 53
+"""Most rows of a mixture: above, a double no longer tells one row from the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +51,16 @@ class Plan:
 def make_plan(mixture: Mixture, tasks: Sequence[Task], *, rows: int = 0, epochs: float = 0) -> Plan:
     """Plan a mixture of so many `rows`, or so many `epochs` of the rows there are (of each task, the cap).
 
-    With neither: one epoch, or where `mixture.until` says. Counts are the largest-remainder allocation: no
-    task is further than one row from its share. Raises UsageError if the sources that come once hold more
-    than `rows`, ConfigError or InputError for sources that cannot be drawn.
+    With neither: one epoch, or where `mixture.until` says. Counts are the largest-remainder allocation down
+    the tree: no source and no task is further than one row from its share. Raises UsageError if the sources
+    that come once hold more than `rows`, and for more rows than can be counted; ConfigError or InputError for
+    sources that cannot be drawn.
     """
     if rows and epochs:
         raise UsageError("--rows and --epochs both say how much is drawn; give one of them")
+    if not (rows < _MOST and epochs * max(sum(task.rows for task in tasks), 1) < _MOST):  # nan is not, either
+        given = f"--rows {rows}" if rows else f"--epochs {epochs:g}"
+        raise UsageError(f"{given}: a mixture has fewer than {_MOST:,} rows; give a smaller number")
     of = {leaf.name: leaf for leaf in leaves(mixture.root)}
     sources = [of[task.source] for task in tasks]
     size = np.array([task.rows for task in tasks], np.int64)
@@ -74,7 +81,7 @@ def make_plan(mixture: Mixture, tasks: Sequence[Task], *, rows: int = 0, epochs:
             f"{asked:,} asked for; ask for more with --rows, or give them another policy"
         )
     spent, points, ended = _fill(share, limits, free, stops)
-    counts = apportioned(spent, limits, [task.key for task in tasks]) + fixed
+    counts = nested(spent, limits, tasks) + fixed
     whole = int(counts.sum())
     # Sources of fixed counts are spread over the whole mixture.
     points = np.where(fixed > 0, float(whole), points * (whole / max(whole - int(fixed.sum()), 1)))
@@ -159,10 +166,43 @@ def _moment(order: Array, moments: Array, drawn: Array, share: Array, limits: Ar
     return min(time, float(moments[k]))
 
 
-def apportioned(wanted: Array, limits: Array, names: Sequence[str]) -> Array:
-    """Round draws to whole numbers of the same sum: the largest remainders go up, equal ones by name."""
+def nested(wanted: Array, limits: Array, tasks: Sequence[Task]) -> Array:
+    """Round draws of tasks to whole numbers of the same sum, down the tree of sources.
+
+    First among the sources at the top, then inside each. A count that is its draws rounded up or down can
+    always be made up of parts that are theirs rounded so: every node of the tree is within one row of its
+    draws, where a single allocation over all tasks takes the rows of sources with many small ones.
+    """
+    found = np.zeros(len(tasks), np.int64)
+    _descend(found, list(range(len(tasks))), 0, round(float(wanted.sum())), (wanted, limits, tasks))
+    return found
+
+
+def _descend(
+    found: Array, own: Sequence[int], depth: int, total: int, draws: tuple[Array, Array, Sequence[Task]]
+) -> None:
+    """Write into `found` the counts of the tasks `own`, which share a path of `depth` parts: `total` rows."""
+    wanted, limits, tasks = draws
+    parts: dict[str, list[int]] = {}
+    for i in own:
+        path = tasks[i].source.split("/")
+        parts.setdefault(path[depth] if depth < len(path) else tasks[i].key, []).append(i)
+    sums = np.array([wanted[part].sum() for part in parts.values()])
+    most = np.array([limits[part].sum() for part in parts.values()])
+    for part, count in zip(parts.values(), apportioned(sums, most, list(parts), total).tolist(), strict=True):
+        if len(part) == 1:
+            found[part[0]] = count
+        else:
+            _descend(found, part, depth + 1, count, draws)
+
+
+def apportioned(wanted: Array, limits: Array, names: Sequence[str], total: int | None = None) -> Array:
+    """Round draws to whole numbers: the largest remainders go up, equal ones by name.
+
+    `total`: what they sum to, the sum of the draws rounded up or down; without it, to the nearest.
+    """
     down = np.floor(wanted + _CLOSE)
-    over = round(float(wanted.sum() - down.sum()))
+    over = round(float(wanted.sum() if total is None else total) - float(down.sum()))
     rest = np.where(down < limits, wanted - down, -1.0)
     ranks = sorted(range(len(wanted)), key=lambda i: (-round(float(rest[i]), 9), names[i]))
     for i in ranks[: max(over, 0)]:

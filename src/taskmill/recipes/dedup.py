@@ -80,7 +80,8 @@ class DedupConfig:
     on: str = field(
         default="",
         metadata={
-            "help": "what is compared of instruction data; default: pair (instruction, context, response)",
+            "help": "what is compared of instruction data: pair (default) is instruction, context and "
+            "response; instruction has the passage in it only where it quotes it; nothing repeats nothing",
             "choices": ("instruction", "context", "pair"),
         },
     )

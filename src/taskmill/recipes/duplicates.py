@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taskmill.curate.dedup import (
+    SLOT,
     Duplicates,
     common_words,
     compared,
@@ -44,6 +45,10 @@ _TEXT = 64 << 20
 """Bytes of text embedded at once (chosen: a cache of vectors is looked through once for each)."""
 
 
+_NOBODY = np.uint64(0x9E3779B97F4A7C15)
+"""Odd, so that multiples of it differ (chosen: 2 to the 64 through the golden ratio)."""
+
+
 class Marks(NamedTuple):
     """What is held of n rows; without length where it is not asked for.
 
@@ -64,11 +69,24 @@ class Marks(NamedTuple):
 
 def texts_of(table: pa.Table, asked: Mapping[str, Any]) -> list[pa.Array]:
     """Return the texts that are compared, column by column."""
+    if asked["on"] == "instruction" and not asked["own"]:
+        return [_bare(table)]
     if asked["on"]:
         return compared(as_parts(table, asked["own"]), asked["on"])
     if not asked["text"]:  # vectors need none
         return [pa.array([""] * len(table), pa.large_string())]
     return [in_one_piece(column(table, asked["text"], asked["where"], "--text", text=True))]
+
+
+def _bare(table: pa.Table) -> pa.Array:
+    """Return the instructions of foreign rows as they stand there: only a placeholder of theirs is filled."""
+    parts = as_parts(table, own=False)
+    asked = in_one_piece(parts["instruction"])
+    bare = pc.replace_substring_regex(asked, r"^\{\{context\}\}\n\n", "")
+    if "instruction" not in table.column_names:
+        return bare
+    quotes = pc.match_substring_regex(in_one_piece(table["instruction"]), SLOT)
+    return pc.if_else(quotes, compared(parts, "instruction")[0], bare)
 
 
 def _in_one(texts: Sequence[pa.Array]) -> pa.Array:
@@ -83,11 +101,14 @@ def mark(table: pa.Table, asked: Mapping[str, Any]) -> dict[str, Array]:
     found: dict[str, Array] = {}
     if asked["mode"] != "semantic" or asked["longest"]:
         texts = texts_of(table, asked)
+        blank = np.asarray(pc.equal(pc.utf8_trim_whitespace(_in_one(texts)), ""))
         if asked["mode"] == "exact":
             found["keys"] = exact_keys(texts, asked["normalise"])
         elif asked["mode"] == "near":
             held = sketch(_in_one(texts), asked["ngram"], Bands(*asked["bands"]), asked["seed"])
             found |= held._asdict()
+        if "keys" in found:
+            found["keys"][blank] = 0
         if asked["longest"]:
             found["lengths"] = np.asarray(pc.utf8_length(_in_one(texts))).astype(np.int32)
     if asked["skeletons"]:
@@ -152,7 +173,13 @@ def marked(
             if name not in held:
                 held[name] = np.empty((len(rows), *values.shape[1:]), values.dtype)
             held[name][first : first + len(values)] = values
-    return Marks(*(held.get(name, np.zeros(0, np.uint64)) for name in Marks._fields))
+    marks = Marks(*(held.get(name, np.zeros(0, np.uint64)) for name in Marks._fields))
+    if len(marks.keys):  # a row without a text repeats nobody: keys of its own tell it from all others
+        blank = np.flatnonzero(~marks.keys.any(axis=1))
+        marks.keys[blank, 0], marks.keys[blank, 1] = blank + 1, _NOBODY
+        if len(marks.bands):
+            marks.bands[:, blank] = (blank + 1).astype(np.uint64) * _NOBODY
+    return marks
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> Array:

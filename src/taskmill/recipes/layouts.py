@@ -31,6 +31,7 @@ LAYOUTS: Mapping[str, tuple[str, str, str]] = {
     "examples": ("instruction", "context", "response"),
     "alpaca": ("instruction", "input", "output"),
     "prompt-completion": ("prompt", "", "completion"),
+    "prompt-response": ("prompt", "", "response"),
     "question-answer": ("question", "context", "answer"),
     "p3": ("inputs_pretokenized", "", "targets_pretokenized"),
     "inputs-targets": ("inputs", "", "targets"),

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import taskmill
 from taskmill.durable import atomic_write
 from taskmill.errors import InputError, UsageError
+from taskmill.recipes.layouts import has_layout, part_columns
 from taskmill.recipes.mixing import own_folder, source_files, write_card
 from taskmill.recipes.session import OnProgress, Progress, ignore
 from taskmill.recipes.tables import is_text, joined, number_rest, read_file, with_ids
@@ -100,11 +101,12 @@ def pack_rows(config: PackConfig, out: str | Path, on_progress: OnProgress | Non
     table = _sorted(with_ids(joined(number_rest({name: read_file(name) for name in files})), config.source))
     report(Progress("pack", 0, len(table), note="encode"))
     rows, about = token_rows(table, report, tokenizer=config.tokenizer, layout=config.layout, eos=config.eos)
+    unused = _unused(table, about["layout"])
     about["loss"] = config.loss
     names = pa.concat_arrays(table["id"].cast(pa.string()).chunks or [pa.array([], pa.string())])
     kept, dropped, wanted = _kept(config, rows, names)
     if not len(kept):
-        raise InputError(f"{config.source}: no row fits {config.length} tokens; take a larger --length")
+        raise InputError(_nothing_left(config, wanted))
     whole = rows.chosen(kept)
     of = kept
     pieces = len(kept)
@@ -124,6 +126,8 @@ def pack_rows(config: PackConfig, out: str | Path, on_progress: OnProgress | Non
     manifest = _manifest(config, ordered, packing, record, dropped, about)
     manifest["funnel"] = {"in": len(table), "kept": len(kept), "dropped": wanted}
     manifest["pieces"] = pieces
+    manifest["unused_columns"] = unused
+    manifest["warnings"] = [f"not packed: the text of {', '.join(unused)}"] if unused else []
     shares = [(name, *one.values()) for name, one in manifest["tasks"].items()]
     write_card(folder, "Packed sequences", ("task", "rows", "tokens", "share"), shares)
     atomic_write(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
@@ -139,6 +143,32 @@ def _check(config: PackConfig) -> None:
     unknown = [name for name in config.write if name not in ("parquet", "shards")]
     if unknown or not config.write:
         raise UsageError(f"--write: parquet, shards or both, not {', '.join(unknown) or 'nothing'}")
+
+
+def _nothing_left(config: PackConfig, dropped: dict[str, int]) -> str:
+    """Say why no row is packed, and what to do."""
+    if not dropped:
+        return f"{config.source}: there are no rows; name another table"
+    why = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+    long = Reason.OVER_LENGTH in dropped
+    advice = (
+        f"take a --length over {config.length}, or --long split" if long else "give rows with text to learn"
+    )
+    return f"{config.source}: no row can be packed ({why}); {advice}"
+
+
+_BESIDE = ("id", "task", "source", "meta", "mix_source", "mix_task", "mix_row")
+"""Columns of text about a row, as `synth` and `mix` write them: nobody expects them among the tokens."""
+
+
+def _unused(table: pa.Table, layout: str) -> list[str]:
+    """Return the columns of text, not all empty, that are not packed."""
+    names = table.column_names
+    used = part_columns(names) if has_layout(names) else ["text"]
+    if layout == "input_ids":
+        used = ["input_ids", "labels"]
+    beside = [n for n in names if n not in (*used, *_BESIDE) and is_text(table[n].type)]
+    return [n for n in beside if pc.any(pc.not_equal(table[n].cast(pa.large_string()), "")).as_py()]
 
 
 def _sorted(table: pa.Table) -> pa.Table:

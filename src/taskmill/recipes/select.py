@@ -135,6 +135,9 @@ def _selected(
     Of rows in parts, `found` says where they stand, and `made` what made their vectors.
     """
     started, budget = time.monotonic(), Budget.parse(config.budget)
+    for name in config.coverage:
+        if name not in rows.table.column_names:
+            raise UsageError(f"--coverage: {config.source} has no column {name!r}")
     vectors = pool_vectors(rows, config, report, found, made)
     pool = _pool(rows, vectors, config, selector)
     predicted = predict(selector, pool, budget, config.method, config.parts)
@@ -157,6 +160,7 @@ def _selected(
         "chosen": {"rows": len(chosen.rows), "tokens": int(pool.tokens[chosen.rows].sum())},
         "not_chosen": total - len(chosen.rows),
         "shortfall": _shortfall(pool, budget, chosen),
+        "warnings": _warnings(pool, chosen),
         "predicted": {"bytes": int(predicted.bytes), "operations": int(predicted.operations)},
         "selector": dict(chosen.evidence),
         "groups": _groups(pool, chosen),
@@ -301,6 +305,20 @@ def _shortfall(pool: Pool, budget: Budget, chosen: Selection) -> str:
     return f"{left:,} tokens of the budget are left: {why}"
 
 
+def _warnings(pool: Pool, chosen: Selection) -> list[str]:
+    """Say what was chosen although it repeats what was chosen before, and which rows have no vector."""
+    found = []
+    repeats = chosen.evidence.get("duplicates_chosen", 0)
+    if (covering := chosen.evidence.get("covering")) is not None:
+        repeats = max(0, len(chosen.rows) - covering)
+    if repeats:
+        found.append(f"{repeats:,} of the chosen rows repeat others: there are no more different ones")
+    if pool.empty.any() and pool.embeddings is not None:
+        first = ", ".join(_first_ids(pool, pool.empty, 3))
+        found.append(f"{int(pool.empty.sum()):,} rows have a vector of zeros and come last: {first}")
+    return found
+
+
 def _first_ids(pool: Pool, rows: Array, most: int = 20) -> list[str]:
     return [str(pool.ids[int(row)]) for row in pool.by_id[rows[pool.by_id]][:most]]
 
@@ -322,9 +340,6 @@ def _evidence(
     from taskmill.select.evidence import compare, plane
 
     names = [name for name in COVERAGE if name in rows.table.column_names]
-    for name in config.coverage:
-        if name not in rows.table.column_names:
-            raise UsageError(f"--coverage: {config.source} has no column {name!r}")
     names = list(dict.fromkeys([*(config.coverage or names), *filter(None, [config.columns.group])]))
     columns = {name: strings(rows.table[name]) for name in names}
     evidence, chance = compare(pool, config.method, chosen, columns, config.seed, config.draws)

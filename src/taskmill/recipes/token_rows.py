@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from taskmill.errors import ConfigError, InputError, UsageError
-from taskmill.recipes.layouts import as_examples, has_layout
+from taskmill.recipes.layouts import as_examples, has_layout, layouts_of
 from taskmill.recipes.session import OnProgress, Progress
 from taskmill.recipes.tables import column, is_list
 from taskmill.record import Example
@@ -75,7 +75,7 @@ def _given_rows(table: pa.Table) -> TokenRows:
 
     from taskmill.mix.pack import TokenRows
 
-    lists = _one_list(table["input_ids"])
+    lists = _one_list(table, "input_ids")
     offsets = np.asarray(lists.offsets, np.int64)
     tokens = np.asarray(lists.values)[offsets[0] : offsets[-1]]
     offsets = offsets - offsets[0]
@@ -85,7 +85,7 @@ def _given_rows(table: pa.Table) -> TokenRows:
         )
     learned = np.ones(len(tokens), np.uint8)
     if "labels" in table.column_names:
-        labels = _one_list(table["labels"])
+        labels = _one_list(table, "labels")
         ends = np.asarray(labels.offsets, np.int64)
         if not np.array_equal(np.diff(ends), np.diff(offsets)):
             row = int(np.flatnonzero(np.diff(ends) != np.diff(offsets))[0])
@@ -97,11 +97,25 @@ def _given_rows(table: pa.Table) -> TokenRows:
     return TokenRows(_narrow(tokens), learned, offsets)
 
 
-def _one_list(values: pa.ChunkedArray) -> pa.LargeListArray:
+def _one_list(table: pa.Table, name: str) -> pa.LargeListArray:
+    """Return a column as one array of lists of whole numbers; raises InputError naming a row without."""
     kind = pa.large_list(pa.int64())
-    if values.null_count:
-        raise InputError("input_ids: a row has none; drop it")
-    return pa.concat_arrays(values.cast(kind).chunks or [pa.array([], kind)])
+    try:
+        lists = pa.concat_arrays(table[name].cast(kind).chunks or [pa.array([], kind)])
+    except pa.ArrowException:
+        lists = None
+    if lists is None or lists.null_count or lists.flatten().null_count:
+        row, cell = next((row, cell) for row, cell in enumerate(table[name].to_pylist()) if _is_odd(cell))
+        where = f"row {table['id'][row].as_py()!r}: {name}"
+        raise InputError(f"{where} must be a list of whole numbers, not {str(cell)[:60]}; mend or drop it")
+    return lists
+
+
+def _is_odd(cell: Any) -> bool:
+    """Say whether a cell is something else than a list of whole numbers (that a double holds, too)."""
+    if not isinstance(cell, list):
+        return True
+    return not all(isinstance(n, int | float) and n == n // 1 and abs(n) < 1 << 53 for n in cell)
 
 
 def _narrow(tokens: Array) -> Array:
@@ -163,6 +177,8 @@ def _pairs(table: pa.Table) -> Iterator[tuple[str, str]]:
         for example in as_examples(table, whole=True):
             yield prompt(example), answer(example)
         return
+    if "text" not in table.column_names:
+        layouts_of(table.column_names)  # raises: it names what there may be
     texts = column(table, "text", "the rows", text=True)
     for batch in texts.chunks:
         yield from (("", text or "") for text in batch.to_pylist())
@@ -186,7 +202,10 @@ def _turn(turn: Any, row: str) -> dict[str, str]:
 
 
 def _chat_pieces(turns: Sequence[dict[str, str]], tokenizer: TextTokenizer) -> list[Piece]:
+    """Return the text of a chat; where no turn of the assistant says anything, nothing of it is learned."""
     chat = chat_text(turns, tokenizer.chat_template, tokenizer.special_tokens)
+    if not any(turn["role"] == "assistant" and turn["content"].strip() for turn in turns):
+        return [(chat.text, False)]  # the end token alone is nothing to learn
     pieces: list[Piece] = []
     at = 0
     for start, end in chat.loss_spans:

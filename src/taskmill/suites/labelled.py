@@ -84,7 +84,9 @@ def _choice(file: str, rows: Rows, beside: Rows) -> list[Item]:
         wanted = answers if isinstance(answers, list) else [answers]
         gold = [_place(one, options) for one in wanted]
         if len(options) < 2 or not gold or None in gold:
-            raise InputError(f"{file}: row {number} (counted from 0): the answer is none of its 'options'")
+            raise InputError(
+                f"{file}: row {number} (counted from 0): the answer is none, or two, of its 'options'"
+            )
         passage = str(cell(row, ("context", "passage"), file, number, needed=False) or "").strip()
         task = str(row.get("task") or Path(file).name.partition(".")[0])
         right = tuple(g for g in gold if g is not None)
@@ -98,7 +100,8 @@ def _choice(file: str, rows: Rows, beside: Rows) -> list[Item]:
 def _place(answer: object, options: tuple[str, ...]) -> int | None:
     if isinstance(answer, int):
         return answer if 0 <= answer < len(options) else None
-    return next((i for i, option in enumerate(options) if option.strip() == str(answer).strip()), None)
+    same = [i for i, option in enumerate(options) if option.strip() == str(answer).strip()]
+    return same[0] if len(same) == 1 else None  # a text that stands twice does not say which is right
 
 
 def _suite(name: str, title: str, files: tuple[str, ...], read: Callable[[str, Rows, Rows], list[Item]],

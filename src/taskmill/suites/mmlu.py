@@ -33,7 +33,8 @@ def _read(file: str, rows: Rows, beside: Rows) -> list[Item]:
         gold = _index(cell(row, ("answer", "target"), file, number), options)
         if gold is None:
             raise InputError(
-                f"{file}: row {number} (counted from 0): 'answer' is none of the {len(options)} choices"
+                f"{file}: row {number} (counted from 0): 'answer' is none, or two, "
+                f"of the {len(options)} choices"
             )
         label = " ".join(str(row.get("error_label") or row.get("error_type") or "").lower().split("_"))
         corrected = _index(row.get("correct_answer"), options) if label == "wrong groundtruth" else None
@@ -72,7 +73,8 @@ def _index(value: Any, options: tuple[str, ...]) -> int | None:
     elif len(text.strip("().")) == 1:
         index = LETTERS.find(text.strip("().").upper())
     else:
-        index = next((i for i, option in enumerate(options) if option.strip() == text), -1)
+        same = [i for i, option in enumerate(options) if option.strip() == text]
+        index = same[0] if len(same) == 1 else -1  # a text that stands twice does not say which is right
     return index if 0 <= index < len(options) else None
 
 

@@ -21,7 +21,7 @@ from taskmill.config import to_mapping
 from taskmill.durable import atomic_write
 from taskmill.errors import UsageError
 from taskmill.evaluate.averages import AVERAGES, normalised_average
-from taskmill.evaluate.results import robustness, summary
+from taskmill.evaluate.results import doubled, robustness, summary
 from taskmill.recipes.evaluate.asking import replies, shots
 from taskmill.recipes.evaluate.config import EvaluateConfig, EvaluatedModel
 from taskmill.recipes.evaluate.judging import ITEM_SCHEMA, judge
@@ -116,6 +116,7 @@ def _one(
         "files": [Path(file).name for file in bench.files],
         "items": len(bench.items),
         "items_in_file": bench.whole,
+        "duplicate_options": sum(bool(doubled(item.options)) for item in bench.items),
         "unanswered": len(bench.items) - len(judged[0][0]),
     }
     metric, average = metric_of(suite), AVERAGES.get(suite.average)

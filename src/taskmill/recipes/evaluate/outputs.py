@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from taskmill.durable import atomic_write
 from taskmill.errors import InputError, UsageError
 from taskmill.evaluate.averages import AVERAGES
 from taskmill.evaluate.extract import EXTRACTORS, Answer, kind_of, readable
-from taskmill.evaluate.marks import METRICS, Metric, grade
-from taskmill.evaluate.results import Mark, summary
+from taskmill.evaluate.marks import METRICS, Metric, grade, is_letter
+from taskmill.evaluate.numbers import canonical
+from taskmill.evaluate.results import Mark, doubled, summary
 from taskmill.recipes.tables import column, read_file, table_files
 from taskmill.store import write_parquet
 from taskmill.suites import Suite, get
-from taskmill.suites.base import letter, texts
+from taskmill.suites.base import LETTERS, letter, texts
 
 __all__ = ["grade_outputs", "grade_to", "metric_of", "versions", "wanted_by_task"]
 
@@ -30,18 +32,23 @@ def grade_outputs(
 ) -> tuple[dict[str, Any], pa.Table]:
     """Grade a table with the columns `task`, `output` and `target`; return (results, one row per output).
 
-    Optional columns: `options` (a list), `id`, `language`. A target may be a list of right answers. Raises
-    UsageError for a missing column, InputError naming file and row for a target that is missing.
+    Optional columns: `options` (a list), `id`, `language`. A target may be a list of right answers; where the
+    suite's answers are letters or labels, it may be the index or the text of one of the `options`.
+    `duplicate_options` counts the rows where a text stands twice among them. Raises UsageError for a missing
+    column, InputError naming file and row for a target that is missing or that no output could match.
     """
     own = get(suite)
     rows = _read(outputs)
-    golds = [_golds(row["target"], own, outputs, number) for number, row in enumerate(rows)]
+    listed = [texts(row.get("options")) for row in rows]
+    golds = [
+        _golds(row["target"], o, own, outputs, n) for n, (row, o) in enumerate(zip(rows, listed, strict=True))
+    ]
     tasks = [str(row["task"]) for row in rows]
     wanted = wanted_by_task(own, tasks, golds)
     extractor, metric = EXTRACTORS.get(own.extractor), metric_of(own)
     marks, trace = [], []
     for number, (row, task, gold) in enumerate(zip(rows, tasks, golds, strict=True)):
-        options = texts(row.get("options"))
+        options = listed[number]
         language = str(row.get("language") or wanted[task].language)
         looked = wanted[task]._replace(options=options, language=language)
         found, own_marks = grade(row["output"], gold, extractor, metric, looked)
@@ -53,7 +60,12 @@ def grade_outputs(
              "rule": found.rule, "span": found.span, **own_marks}
         )  # fmt: skip
     results = summary(marks, metric, AVERAGES.get(own.average), confidence=confidence, seed=seed)
-    return {"suite": suite, "versions": versions(own), **results}, pa.Table.from_pylist(trace)
+    head = {
+        "suite": suite,
+        "versions": versions(own),
+        "duplicate_options": sum(map(bool, map(doubled, listed))),
+    }
+    return {**head, **results}, pa.Table.from_pylist(trace)
 
 
 def _read(source: str) -> list[dict[str, Any]]:
@@ -75,19 +87,84 @@ def _read(source: str) -> list[dict[str, Any]]:
     return [{**row, "output": text} for row, text in zip(rows, shown, strict=True)]
 
 
-def _golds(value: Any, suite: Suite, source: str, number: int) -> tuple[str, ...]:
-    """Return the right answers of a cell in the form of the suite; raises InputError if there is none."""
-    lettered = EXTRACTORS.get(suite.extractor).kind == "letter"
-    if lettered and isinstance(value, int) and not isinstance(value, bool):
-        return (f"({letter(value)})",)
+def _golds(value: Any, options: Sequence[str], suite: Suite, source: str, number: int) -> tuple[str, ...]:
+    """Return the right answers of a cell in the form of the suite; raises InputError for what is none."""
+    where = f"{source}: row {number} (counted from 0)"
+    kind = EXTRACTORS.get(suite.extractor).kind
+    found = [_gold(one, kind, options) for one in _cells(value)]
+    wrong = next((said for _, said in found if said), "")
+    if wrong:
+        raise InputError(f"{where}: 'target' {wrong}")
+    golds = tuple(text for text, _ in found)
+    if not any(text.strip() for text in golds):
+        raise InputError(f"{where} has no 'target'; give it its right answer")
+    return golds
+
+
+def _cells(value: Any) -> list[Any]:
+    """Return the single values of a target: of a list, of SQuAD's {"text": […]}; none for null and NaN."""
+    if isinstance(value, dict):
+        value = value.get("text")
+    if isinstance(value, list):
+        return [cell for one in value for cell in _cells(one)]
+    return [] if value is None or (isinstance(value, float) and isnan(value)) else [value]
+
+
+def _gold(value: Any, kind: str, options: Sequence[str]) -> tuple[str, str]:
+    """Return a right answer in the form of its kind, and what is wrong with it ("": nothing)."""
+    text = str(value).strip()
+    if kind == "number":
+        text = text.rpartition("####")[2].strip()
+        wrong = "" if not text or canonical(text) else f"is {text!r}, no number; write it in digits"
+        return text, wrong
+    if kind in ("letter", "label") and text:
+        return _chosen(value, kind, options)
     if isinstance(value, bool):
-        return ("yes" if value else "no",)
-    found = texts(value)
-    if EXTRACTORS.get(suite.extractor).kind == "number":
-        found = tuple(text.rpartition("####")[2].strip() for text in found)
-    if not found or not any(text.strip() for text in found):
-        raise InputError(f"{source}: row {number} (counted from 0) has no 'target'; give it its right answer")
-    return found
+        return "yes" if value else "no", ""
+    if not kind and options and is_letter(text) and LETTERS.index(text.strip("()")) >= len(options):
+        return "", f"is {text!r}, but there are {len(options)} 'options'; name one of them"
+    return str(value), ""
+
+
+def _chosen(value: Any, kind: str, options: Sequence[str]) -> tuple[str, str]:
+    """Return the letter or the label a cell means, and what is wrong with it ("": nothing).
+
+    A cell holds a letter, a label, the text of an option or its index (0 is the first).
+    """
+    if kind == "label" and isinstance(value, bool):
+        value = "yes" if value else "no"
+    text, index = str(value).strip(), _index(value)
+    if kind == "label" and index is None and not options:
+        return text, ""
+    there = len(options) or (len(LETTERS) if kind == "letter" else 0)
+    mark = LETTERS.find(text.strip("(). ").upper()) if len(text.strip("(). ")) == 1 else -1
+    own: list[int] = []
+    if kind == "letter" and 0 <= mark < there:
+        index = mark
+    elif index is None or isinstance(value, str):
+        own = [i for i, option in enumerate(options) if option.strip() == text]
+        own = own or [i for i, option in enumerate(options) if option.strip().casefold() == text.casefold()]
+    if len(own) > 1:
+        return "", f"is {text!r}, which stands {len(own)} times among its 'options'; give the index of one"
+    if own and index not in (None, own[0]) and 0 <= (index or 0) < there:
+        return "", f"is {text!r}, the text of one option and the index of another; give the index as a number"
+    index = own[0] if own else index
+    if index is None or not 0 <= index < there:
+        of = f"none of its {len(options)} 'options'" if options else "but the row has no 'options'"
+        return "", f"is {text!r}, {of}; give the {kind} or, with 'options', the text or the index from 0"
+    return (f"({letter(index)})" if kind == "letter" else options[index]), ""
+
+
+def _index(value: Any) -> int | None:
+    """Return the integer a cell is: an int, a float without a fraction, a text of digits."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    text = str(value).strip()
+    return int(text) if text.removeprefix("-").isdecimal() and len(text) < 9 else None
 
 
 def wanted_by_task(suite: Suite, tasks: Sequence[str], golds: Sequence[Sequence[str]]) -> dict[str, Answer]:
