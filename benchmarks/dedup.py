@@ -307,6 +307,7 @@ def compare(args: argparse.Namespace) -> dict:
             **{k: found[0][k] for k in ("recall", "wrong", "pairs") if k in found[0]},
         }
     settings = {k: v for k, v in vars(args).items() if k not in ("side", "save")}
+    settings["texts"] = Path(args.texts).name  # a result names no place of this machine
     return {
         "settings": settings,
         "load": before,
