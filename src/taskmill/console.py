@@ -183,8 +183,8 @@ def show_training(record: Mapping[str, Any], out: Path) -> None:
     console = Console(highlight=False, soft_wrap=not os.isatty(1))
     counts, loss = record["counts"], record["loss"]
     console.print(
-        f"{counts['train']} rows, {record['tokens']} tokens in {record['steps']} steps "
-        f"({counts['supervised']} learned), {counts['cut']} passages cut, {counts['refused']} rows refused"
+        f"{counts['train']} rows with {counts['supervised']} tokens to learn, {counts['cut']} passages cut, "
+        f"{counts['refused']} rows refused · {record['tokens']} tokens read in {record['steps']} steps"
     )
     valid = (
         f", held-out rows {loss['valid_first']:.3f} → {loss['valid_last']:.3f}"

@@ -8,13 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taskmill.backends.echo import Echo
+from taskmill.curate.checks import check
 from taskmill.curate.filters import FILTERS, Filter, decide, score, thresholds
 from taskmill.durable import on_write
 from taskmill.errors import ConfigError, InputError, UsageError
 from taskmill.recipes import layouts, tables
 from taskmill.recipes.curate import CurateConfig, curate
 from taskmill.recipes.tables import read_table
-from taskmill.record import Example, Reason
+from taskmill.record import Document, Example, Reason, content_id
+from taskmill.synthesize.bonito import Synthesis, examples, pose, respond
+from taskmill.tasks import TASKS
 from taskmill.testing import PASSAGE
 
 
@@ -58,6 +62,41 @@ def test_scores_that_depend_on_the_passage():
     assert one("copied", example(PASSAGE)) == 1
     assert one("label", example("B", options=("red", "green"))) == 1
     assert one("script", example("42")) is None
+
+
+def test_a_response_that_is_to_be_found_in_its_prompt_is_no_leak():
+    said = "The harbour of Lindale was built in 1874 by the engineer Marta Quist."
+    listed = f"{{{{context}}}}\n\nWhat is said of it?\nA. {said}\nB. Four men dredged it after a storm."
+    options = (said, "Four men dredged it after a storm.")
+    assert one("leaked", example(said, listed, options=options)) is None
+    assert one("leaked", example(said, f"{PASSAGE}\n\nWho built it?", context="")) is None
+    assert one("leaked", example(said, f"{{{{context}}}}\n\nIs it true? {said}")) == 1
+
+
+def test_dialogue_is_no_refusal_and_a_refusal_stands_first():
+    for spoken in ("Can I help you?", "May I help you?", "He sat down. I am sorry for the mistake, he said."):
+        assert one("refusal", example(spoken)) == 0
+    assert one("refusal", example("I cannot help with that. The harbour is old.")) == 1
+
+
+@pytest.mark.parametrize("protocol", ["chat", "bonito-attributes"])
+@pytest.mark.parametrize("task", TASKS.names())
+def test_what_a_run_accepts_passes_the_filters_of_finished_data(task, protocol):
+    """A flawless reply, begun for the generator or not: no check and no filter takes it for a fault."""
+    document, echo = Document(content_id(PASSAGE), PASSAGE), Echo()
+    limits = thresholds({}, FILTERS.names())
+    for stages in ("auto", "no", "yes"):
+        for sample in range(4):
+            asked = pose(Synthesis((task,), protocol, two_stage=stages), "m", document, task, sample)
+            (said,) = echo.generate([asked])
+            second = respond("m", asked, said)
+            if second is not None:
+                asked, (said,) = second, echo.generate([second])
+            (made,) = examples("m", asked, said)
+            assert isinstance(made, Example), made
+            assert check(made) is None
+            scores = {n: one(n, made) for n in FILTERS.names() if FILTERS.get(n).by_default}
+            assert decide(scores, limits) is None
 
 
 @pytest.mark.parametrize(

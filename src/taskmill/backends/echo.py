@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from taskmill.backends import ModelConfig
 from taskmill.calls import Completion, Request, ScoreRequest, Scores
 from taskmill.ids import draw
-from taskmill.render import PIPE_MARKER
+from taskmill.render import PIPE_MARKER, PLACEHOLDER, has_placeholder
 from taskmill.tasks import get
 from taskmill.tasks.base import Ask, Rejected
 
@@ -77,17 +78,25 @@ def _text(request: Request | ScoreRequest) -> str:
 
 def _reply(ask: Ask) -> str:
     task = get(ask.task)
+    if ask.opening:  # what was drawn for a reply that is begun lacks what `sample` reads
+        drawn = task.draw(ask.document, ask.seed, 0, ask.attributes)
+        ask = replace(ask, fields={**({} if isinstance(drawn, Rejected) else drawn), **ask.fields})
     parts = task.sample(ask)
     if not ask.protocol.startswith("bonito"):
         return "\n".join(f"{name.capitalize()}: {text}" for name, text in parts.items())
     draft = task.build(parts, ask)
     if isinstance(draft, Rejected):
         return ""
-    if ask.instruction:
+    if ask.instruction or PIPE_MARKER in ask.opening:
         return draft.response
-    if PIPE_MARKER in ask.stop:
-        return draft.instruction
-    return f"{draft.instruction}\n{PIPE_MARKER}\n{draft.response}"
+    instruction = draft.instruction
+    if ask.opening:
+        instruction = f" {next(iter(parts.values()))}"
+        if ask.closing:
+            return instruction
+        if has_placeholder(draft.instruction) and not has_placeholder(ask.opening):
+            instruction += f"\n{PLACEHOLDER}"
+    return instruction if PIPE_MARKER in ask.stop else f"{instruction}\n{PIPE_MARKER}\n{draft.response}"
 
 
 def _last_line(request: Request | ScoreRequest) -> str:

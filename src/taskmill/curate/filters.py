@@ -96,10 +96,10 @@ def _copied(example: Example) -> float | None:
 def _leaked(example: Example) -> float | None:
     """Return 1 if six words or more of a response stand in the instruction, in its order, else 0.
 
-    Six: chosen, shorter responses are often one of the options that the instruction lists. A prompt that may
-    hold its passage or its options cannot be judged: there the response is to be found.
+    Six: chosen, a shorter response may stand there by chance. An instruction that lists options, or may hold
+    its passage, cannot be judged: there the response is to be found.
     """
-    if not example.context and not example.options:
+    if example.options or not example.context:
         return None
     own = _instruction(example)
     return float(len(words(example.response)) > 5 and joined(example.response) in joined(own))

@@ -132,7 +132,11 @@ def _figures(
         },
         {"label": "training loss", "value": f"{last['loss']:.3f}" if last else "–", "note": "last step"},
         {"label": "steps", "value": thousands(steps), "note": ""},
-        {"label": "tokens", "value": compact(tokens), "note": f"{compact(counts.get('supervised'))} learned"},
+        {
+            "label": "tokens read",
+            "value": compact(tokens),
+            "note": f"{compact(counts.get('supervised'))} to learn in all rows",
+        },
         {"label": "rows", "value": thousands(counts.get("train")), "note": f"{thousands(refused)} refused"},
         {
             "label": "time",
