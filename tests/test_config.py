@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from taskmill.budget import load_price
 from taskmill.config import build, difference, load_yaml, merge, options, override, to_mapping
 from taskmill.errors import ConfigError
 from taskmill.recipes.synth import SynthConfig
+from taskmill.synthesize.declaration import load_declarations
 
 
 @dataclass(frozen=True)
@@ -112,3 +114,13 @@ def test_numbers_are_finite(value):
 
     with pytest.raises(ConfigError, match="seconds: expected a number of 0 or more"):
         build(Timed, {"seconds": value})
+
+
+def test_declarations_and_price_tables_lose_no_repeated_key(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("- name: mine\n  files: a.jsonl\n  passage: text\n  files: b.jsonl\n")
+    with pytest.raises(ConfigError, match="line 4: the key 'files' is in line 2 already"):
+        load_declarations(path)
+    path.write_text("m: {prompt: 1, completion: 2}\nm: {prompt: 0, completion: 0}\n")
+    with pytest.raises(ConfigError, match="line 2: the key 'm' is in line 1 already"):
+        load_price(str(path), "m")

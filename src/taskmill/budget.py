@@ -6,10 +6,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from taskmill.config import read_yaml
 from taskmill.errors import ConfigError
 
 __all__ = ["Budget", "BudgetConfig", "Price", "load_price"]
@@ -51,10 +49,7 @@ def load_price(path: str, model: str) -> Price | None:
     """
     if not path:
         return None
-    try:
-        table: Any = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read the price table {path}: {error}") from error
+    table = read_yaml(Path(path))
     entry = table.get(model) if isinstance(table, Mapping) else None
     if entry is None:
         entry = table.get(model.split("@")[0]) if isinstance(table, Mapping) else None

@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -21,7 +22,18 @@ import yaml
 from taskmill.errors import ConfigError
 from taskmill.registry import nearest
 
-__all__ = ["Option", "build", "difference", "load_yaml", "merge", "options", "override", "to_mapping"]
+__all__ = [
+    "Option",
+    "build",
+    "difference",
+    "load_yaml",
+    "merge",
+    "options",
+    "override",
+    "packaged",
+    "read_yaml",
+    "to_mapping",
+]
 
 C = TypeVar("C")
 
@@ -197,16 +209,29 @@ class _Repeated(Exception):
     """A key that stands twice in one mapping."""
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file; raises ConfigError naming file and line, also for a repeated key."""
+def packaged(package: str, name: str) -> Any:
+    """Return what a YAML file that lies in a package of ours holds."""
+    return yaml.safe_load(files(package).joinpath(name).read_text("utf-8"))
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a user's YAML file holds.
+
+    Raises ConfigError that names the file and the line, also for a repeated key.
+    """
     try:
-        loaded = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 (a SafeLoader)
     except _Repeated as error:
         raise ConfigError(f"{path}, {error}; rename one of them or take it out") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a user's YAML file; raises ConfigError as `read_yaml` does."""
+    loaded = read_yaml(path)
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path} must hold a mapping of keys to values")
     return loaded

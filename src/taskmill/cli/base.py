@@ -14,7 +14,7 @@ import click
 from taskmill import __version__
 from taskmill.errors import UsageError
 
-__all__ = ["CODES", "cli", "config_options", "end", "given", "progress"]
+__all__ = ["CODES", "cli", "config_options", "configured", "end", "given", "progress"]
 
 CODES = (
     "Exit codes: 0 done, 1 failure, 2 wrong usage, 3 a gate closed (the last line says which), "
@@ -139,3 +139,15 @@ def end(manifest: Mapping[str, Any], out: Path, as_json: bool) -> int:
     else:
         show_manifest(manifest, out)
     return int(code)
+
+
+def configured(file: str | None, flags: Mapping[str, Any], sources: tuple[str, ...]) -> dict[str, Any]:
+    """Return the configuration of a journey: its file's, the flags laid on it, the sources that are named."""
+    from taskmill.config import load_yaml, merge
+
+    mapping = merge(load_yaml(Path(file)) if file else {}, given(flags))
+    for name in ("recipe", "out"):  # words of a recipe file that are not the configuration's
+        mapping.pop(name, None)
+    if sources:
+        mapping["sources"] = list(sources)
+    return mapping

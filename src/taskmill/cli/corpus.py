@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from taskmill.cli.base import CODES, cli, config_options, given, progress
+from taskmill.cli.base import CODES, cli, config_options, configured, progress
 
 __all__ = ["corpus"]
 
@@ -29,13 +29,11 @@ def corpus(
     sources: tuple[str, ...], out: str, file: str | None, update: bool, as_json: bool, **flags: Any
 ) -> int:
     """Raw text in, a pre-training corpus with questions and answers out (Instruction Pre-Training)."""
-    from taskmill.config import build, load_yaml, merge
+    from taskmill.config import build
     from taskmill.recipes.corpus import CorpusConfig
     from taskmill.recipes.corpus import corpus as run_corpus
 
-    mapping = merge(load_yaml(Path(file)) if file else {}, given(flags))
-    if sources:
-        mapping["sources"] = list(sources)
+    mapping = configured(file, flags, sources)
     with progress(as_json) as on_progress:
         manifest = run_corpus(build(CorpusConfig, mapping), out, update=update, on_progress=on_progress)
     code, reason = manifest["exit"]["code"], manifest["exit"]["reason"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from taskmill.cli.base import CODES, cli, config_options, end, given, progress
+from taskmill.cli.base import CODES, cli, config_options, configured, end, progress
 from taskmill.errors import UsageError
 
 __all__ = ["demo", "remix", "run", "synth"]
@@ -56,14 +56,10 @@ def synth(
     **flags: Any,
 ) -> int:
     """Documents in, checked instruction data out: ingest, synthesize, curate."""
-    from taskmill.config import build, load_yaml, merge
+    from taskmill.config import build
     from taskmill.recipes.synth import SynthConfig
 
-    mapping = merge(load_yaml(Path(file)) if file else {}, given(flags))
-    for name in ("recipe", "out"):  # words of a recipe file that are not the configuration's
-        mapping.pop(name, None)
-    if sources:
-        mapping["sources"] = list(sources)
+    mapping = configured(file, flags, sources)
     if resume and not (Path(out) / "manifest.json").exists():
         raise UsageError(f"--resume: {out} holds no run yet; leave --resume out to start one")
     return _synth(build(SynthConfig, mapping), out, dry_run=dry_run, update=update, as_json=as_json)
@@ -131,13 +127,11 @@ def remix(
     sources: tuple[str, ...], out: str, file: str | None, update: bool, as_json: bool, **flags: Any
 ) -> int:
     """Annotated datasets in, rows that train a synthesizer out (declared in YAML, or `catalog`)."""
-    from taskmill.config import build, load_yaml, merge
+    from taskmill.config import build
     from taskmill.recipes.remix import RemixConfig
     from taskmill.recipes.remix import remix as run_remix
 
-    mapping = merge(load_yaml(Path(file)) if file else {}, given(flags))
-    if sources:
-        mapping["sources"] = list(sources)
+    mapping = configured(file, flags, sources)
     with progress(as_json) as on_progress:
         manifest = run_remix(build(RemixConfig, mapping), out, update=update, on_progress=on_progress)
     return end(manifest, Path(out), as_json)

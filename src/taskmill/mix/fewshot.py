@@ -11,12 +11,11 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import yaml
 
+from taskmill.config import packaged
 from taskmill.errors import ConfigError
 from taskmill.ids import draw
 
@@ -218,9 +217,7 @@ def within(chosen: Array, tokens: Array, budget: int) -> Array:
 
 @cache
 def _marks() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load(
-        files("taskmill.templates").joinpath("fewshot.yaml").read_text("utf-8")
-    )
+    loaded: dict[str, Any] = packaged("taskmill.templates", "fewshot.yaml")
     return loaded
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from functools import cache
-from importlib.resources import files
 
-import yaml
-
+from taskmill.config import packaged
 from taskmill.ids import draw
 from taskmill.suites.base import Item, Rows, Shot, Suite, cell
 
@@ -21,9 +19,7 @@ _PREFIX = re.compile(r"\A[^:：\n]{1,60}[:：]\s*")
 @cache
 def languages() -> dict[str, dict[str, str]]:
     """Return the words of MGSM's eleven languages: `question`, `steps`, `answer`, `is`."""
-    loaded: dict[str, dict[str, str]] = yaml.safe_load(
-        files("taskmill.suites").joinpath("languages.yaml").read_text("utf-8")
-    )
+    loaded: dict[str, dict[str, str]] = packaged("taskmill.suites", "languages.yaml")
     return loaded
 
 

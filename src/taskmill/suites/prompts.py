@@ -6,12 +6,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import minijinja
-import yaml
 
+from taskmill.config import packaged
 from taskmill.suites.base import Item, Shot
 
 __all__ = ["BLANK", "Prompt", "prompt"]
@@ -52,9 +51,7 @@ class Prompt:
 
 @cache
 def _words() -> dict[str, dict[str, Any]]:
-    loaded: dict[str, dict[str, Any]] = yaml.safe_load(
-        files("taskmill.suites").joinpath("prompts.yaml").read_text("utf-8")
-    )
+    loaded: dict[str, dict[str, Any]] = packaged("taskmill.suites", "prompts.yaml")
     return loaded
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from taskmill.config import read_yaml
 from taskmill.errors import ConfigError
 from taskmill.registry import nearest
 from taskmill.synthesize.constructions import CONSTRUCTIONS
@@ -65,12 +64,9 @@ def load_declarations(path: Path, root: str = "") -> list[Declaration]:
 
     Raises ConfigError that names the file, the dataset and the key.
     """
-    try:
-        loaded = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such declaration file") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not path.exists():
+        raise ConfigError(f"{path}: there is no such declaration file")
+    loaded = read_yaml(path)
     entries = loaded if isinstance(loaded, list) else [loaded]
     return [_declaration(entry, path, root or str(path.parent)) for entry in entries]
 

@@ -9,11 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-import yaml
-
+from taskmill.config import packaged
 from taskmill.record import draw
 from taskmill.tasks.passage import content, one_line, pick, sentences, words
 
@@ -26,7 +24,7 @@ __all__ = [
 @cache
 def rules() -> Mapping[str, Any]:
     """Return the words of `templates/rules.yaml`: sayings, opposites, topics."""
-    loaded: dict[str, Any] = yaml.safe_load((files("taskmill.templates") / "rules.yaml").read_text("utf-8"))
+    loaded: dict[str, Any] = packaged("taskmill.templates", "rules.yaml")
     return loaded
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import minijinja
-import yaml
+
+from taskmill.config import packaged
 
 __all__ = ["load", "render"]
 
@@ -15,9 +15,7 @@ __all__ = ["load", "render"]
 @cache
 def load() -> dict[str, list[Any]]:
     """Return the wordings of every kind: texts, or mappings of texts."""
-    loaded: dict[str, list[Any]] = yaml.safe_load(
-        files("taskmill.templates").joinpath("chains.yaml").read_text("utf-8")
-    )
+    loaded: dict[str, list[Any]] = packaged("taskmill.templates", "chains.yaml")
     return loaded
 
 

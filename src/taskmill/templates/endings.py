@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any, NamedTuple
 
-import yaml
-
+from taskmill.config import packaged
 from taskmill.errors import ConfigError
 
 __all__ = ["Ending", "Parsed", "endings", "join", "parse", "triggers"]
@@ -42,9 +40,7 @@ class Parsed(NamedTuple):
 
 @cache
 def _loaded() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(
-        files("taskmill.templates").joinpath("endings.yaml").read_text("utf-8")
-    )
+    found: dict[str, Any] = packaged("taskmill.templates", "endings.yaml")
     return found
 
 

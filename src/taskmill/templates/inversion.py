@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import cache
-from importlib.resources import files
 from typing import Any, NamedTuple
 
-import yaml
-
+from taskmill.config import packaged
 from taskmill.errors import UsageError
 from taskmill.templates.schema import ROLES, Cluster, Template
 
@@ -62,9 +60,7 @@ def directions(cluster: Cluster, has: Collection[str], *, cot: bool = False) -> 
 
 @cache
 def _shells() -> dict[str, list[dict[str, str]]]:
-    loaded: dict[str, Any] = yaml.safe_load(
-        files("taskmill.templates").joinpath("inversions.yaml").read_text("utf-8")
-    )
+    loaded: dict[str, Any] = packaged("taskmill.templates", "inversions.yaml")
     return loaded
 
 

@@ -11,11 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-import yaml
-
+from taskmill.config import packaged
 from taskmill.errors import InputError
 from taskmill.ids import draw
 
@@ -78,9 +76,7 @@ class Shown:
 
 @cache
 def _parts() -> dict[str, tuple[str, ...]]:
-    loaded: dict[str, Any] = yaml.safe_load(
-        files("taskmill.templates").joinpath("options.yaml").read_text("utf-8")
-    )
+    loaded: dict[str, Any] = packaged("taskmill.templates", "options.yaml")
     return {key: tuple(values) for key, values in loaded.items()}
 
 

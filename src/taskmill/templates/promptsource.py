@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from taskmill.config import packaged
 from taskmill.errors import InputError
 
 __all__ = ["KnownConfig", "PromptTemplate", "known_configs", "locate", "read_collection"]
@@ -64,7 +64,7 @@ class KnownConfig:
 @cache
 def known_configs() -> Mapping[tuple[str, str], KnownConfig]:
     """Return the data sets of `promptsource.yaml` by (dataset, config); config is "" where there is none."""
-    entries = yaml.safe_load(files("taskmill.templates").joinpath("promptsource.yaml").read_text("utf-8"))
+    entries = packaged("taskmill.templates", "promptsource.yaml")
     known = {}
     for entry in entries:
         exceptions = {name: task for task, names in entry.get("except", {}).items() for name in names}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 
 import minijinja
-import yaml
+
+from taskmill.config import packaged
 
 __all__ = ["question"]
 
@@ -14,7 +14,7 @@ __all__ = ["question"]
 @cache
 def _environment() -> minijinja.Environment:
     environment = minijinja.Environment(undefined_behavior="strict", keep_trailing_newline=False)
-    wordings = yaml.safe_load(files("taskmill.templates").joinpath("questions.yaml").read_text("utf-8"))
+    wordings = packaged("taskmill.templates", "questions.yaml")
     for name, wording in wordings.items():
         environment.add_template(name, wording.strip())
     return environment

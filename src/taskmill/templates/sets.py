@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import minijinja
-import yaml
 
+from taskmill.config import packaged
 from taskmill.errors import ConfigError, UnknownName
 from taskmill.record import Reason
 from taskmill.registry import nearest
@@ -61,7 +60,7 @@ class Unfit(ValueError):
 @cache
 def declared() -> Mapping[str, DataSet]:
     """Return the sets of `sets.yaml` by name."""
-    entries = yaml.safe_load(files("taskmill.templates").joinpath("sets.yaml").read_text("utf-8"))
+    entries = packaged("taskmill.templates", "sets.yaml")
     found = {}
     for entry in entries:
         lists = {key: tuple(entry[key]) for key in ("files", "clusters")}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import minijinja
-import yaml
 
+from taskmill.config import packaged
 from taskmill.errors import ConfigError
 from taskmill.record import Document
 
@@ -22,9 +21,7 @@ _extra: dict[str, dict[str, Any]] = {}
 @cache
 def load() -> dict[str, dict[str, Any]]:
     """Return the wordings of all built-in task types: {task: {"ask": str, "instruction": [str, …]}}."""
-    loaded: dict[str, dict[str, Any]] = yaml.safe_load(
-        files("taskmill.templates").joinpath("tasks.yaml").read_text("utf-8")
-    )
+    loaded: dict[str, dict[str, Any]] = packaged("taskmill.templates", "tasks.yaml")
     return loaded
 
 
