@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.machine import RESULTS
 from benchmarks.synthesizer import TRAINED
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +62,16 @@ def data(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield f"{found['tasks']} ask for several tasks."
 
 
+def quality(result: dict[str, Any]) -> Iterator[str]:
+    """Yield the table of accepted shares, of the last saved run of `benchmarks synthesizer`."""
+    sides = ("trained", "chat")
+    yield from ("| task type | requests | trained | chat |", "|---|---|---|---|")
+    rows = {f"`{task}`": [result["figures"][s][task] for s in sides] for task in result["figures"]["trained"]}
+    for name, own in {**rows, "all": [result["totals"][s] for s in sides]}.items():
+        shares = " | ".join(f"{100 * one['accepted'] / one['asked']:.0f} %" for one in own)
+        yield f"| {name} | {own[0]['asked']:.0f} | {shares} |"
+
+
 def card(corpus: Path, training: Path) -> str:
     """Return the card."""
     import pyarrow.parquet as pq
@@ -96,6 +107,7 @@ def card(corpus: Path, training: Path) -> str:
             note=f"\n{note}\n" if note else "",
             curve="\n".join(curve(log)),
             data="\n".join(data(rows)),
+            quality="\n".join(quality(json.loads((RESULTS / "synthesizer.json").read_text("utf-8")))),
         )
     )
 
