@@ -9,9 +9,22 @@ Without a word, or with `all`, those of NAMES run with their defaults; the other
 import importlib
 import sys
 
-NAMES = ("orchestration", "generation", "million", "decontaminate", "dsir", "templating", "mixing", "packing")
+NAMES = ("orchestration", "generation", "million", "decontaminate", "dsir", "templating", "mixing", "packing",
+         "chains", "growth")  # fmt: skip
 OF_CHOICE = ("dedup", "selection", "speed")  # each wants a word that says what, or results of the others
-NEED_DATA = ("synthesizer", "upstream", "verify", "language", "card")
+NEED_DATA = (
+    "synthesizer",
+    "upstream",
+    "verify",
+    "language",
+    "card",
+    "evidence",
+    "ltd",
+    "grow",
+    "continual",
+    "evaluation",
+    "suites",
+)
 
 
 def main() -> None:

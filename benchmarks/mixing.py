@@ -1,6 +1,6 @@
 """The order of a mixture: build, draw, resume.
 
-    python -m benchmarks mixing [--draws N] [--sources S] [--peers datasets,grain] [--save]
+    python -m benchmarks mixing [--draws N] [--sources S] [--peers datasets,grain|none] [--save]
 
 Sources of log-normal weights and 100 to 30,000 rows. Every arm is a fresh process; compared are the rate at
 which (source, row) pairs are known, the time to build, and the time to go on in the middle. `datasets` and
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -101,7 +102,7 @@ def main(options: Sequence[str] | None = None) -> None:
     parser.add_argument("--peer-draws", type=int, default=20_000)
     parser.add_argument("--sources", type=int, default=1836)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peers", default="")
+    parser.add_argument("--peers", default="", help="of datasets, grain, or none; default: those installed")
     parser.add_argument("--python", action="append", default=[], help="NAME=PATH of an arm's interpreter")
     parser.add_argument("--save", action="store_true")
     parser.add_argument("--arm", help=argparse.SUPPRESS)
@@ -111,7 +112,9 @@ def main(options: Sequence[str] | None = None) -> None:
         found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(found))
         return
-    names = ["taskmill", *filter(None, given.peers.split(","))]
+    there = [name for name in RUN if find_spec(name)]
+    names = list(dict.fromkeys(["taskmill", *(given.peers.split(",") if given.peers else there)]))
+    names = [name for name in names if name != "none"]
     pythons = dict(entry.split("=", 1) for entry in given.python)
     runs: dict[str, list[dict]] = {name: [] for name in names}
     loads = []
@@ -125,7 +128,12 @@ def main(options: Sequence[str] | None = None) -> None:
             runs[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
     result = {
         "case": {"sources": given.sources, "draws": given.draws, "rounds": given.rounds},
-        "arms": {name: _summary(rounds) for name, rounds in runs.items()},
+        "arms": (arms := {name: _summary(rounds) for name, rounds in runs.items()}),
+        "times_slower": {
+            name: round(arms["taskmill"]["draws_per_s"]["median"] / arm["draws_per_s"]["median"], 1)
+            for name, arm in arms.items()
+        },
+        "goal": {"seconds": 1.0, "resume": 0.01},
         "packages": versions(PACKAGES),
         "load": loads,
     }

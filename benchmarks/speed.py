@@ -3,8 +3,9 @@
     python -m benchmarks speed [--save]
 
 Measures how fast two threads multiply matrices and read memory (medians of five), and sets each saved result
-of `dedup`, `decontaminate`, `dsir` and `selection` against the floor that follows: bytes that have to be read
-once, or multiplications that have to be made. Without --save it only prints.
+of `dedup`, `decontaminate`, `dsir`, `selection`, `mixing`, `packing` and `templating` against the floor that
+follows: bytes that have to be read once, or multiplications that have to be made. Without --save it only
+prints.
 """
 
 from __future__ import annotations
@@ -147,6 +148,43 @@ def dsir(limit: dict[str, float]) -> Iterator[Line]:
     )  # fmt: skip
 
 
+def mixtures(limit: dict[str, float]) -> Iterator[Line]:
+    """The order of a mixture, packing, templates and few-shot prompts."""
+    if found := _load("mixing"):
+        arms = found["arms"]
+        ours, case = arms.pop("taskmill"), found["case"]
+        rate = {name: case["draws"] / arm["draws_per_s"]["median"] for name, arm in arms.items()}
+        yield Line(
+            f"mixture order, {case['draws']:,} draws of {case['sources']:,} sources", "1 s",
+            ours["take"]["median"], case["draws"] * 16 / limit["bytes_per_s"], "one writing of the draws",
+            ours["peak_mb"]["median"], rate, f"resume {ours['resume']['median'] * 1000:.1f} ms",
+        )  # fmt: skip
+    if found := _load("packing"):
+        arms = found["arms"]
+        ours, case = arms.pop("taskmill"), found["case"]
+        moved = ours["least"]["median"] * case["length"] * 6  # 2 bytes and 1, read and written
+        plan = f"plan {ours['plan']['median']:.2f} s, {ours['fill']['median']:.3%} filled"
+        yield Line(
+            f"packing, {case['rows']:,} rows into {case['length']:,}, to disk", "5 s, 3 GB",
+            ours["total"]["median"], moved / limit["bytes_per_s"], "tokens read and written once",
+            ours["peak_mb"]["median"], {n: a["total"]["median"] for n, a in arms.items()}, plan,
+        )  # fmt: skip
+    if found := _load("templating"):
+        medians = {name: one["median"] for name, one in found["seconds"].items()}
+        ours_s = medians.pop("taskmill")
+        yield Line(
+            f"10 templates mixed, {found['rows']:,} rows", f"{found['goal'] / 1e6:.1f}M rows/s", ours_s,
+            found["rows"] * 900 / limit["bytes_per_s"], "texts read and written once", found["peak_mb"],
+            medians, f"{found['rows'] / ours_s / 1e6:.2f}M rows/s",
+        )  # fmt: skip
+        if few := found.get("fewshot"):
+            seconds, floor = few["choose_s"] + few["write_s"], 2e6 * few["mb"] / limit["bytes_per_s"]
+            yield Line(
+                f"five-shot prompts, {few['prompts']:,}", "–", seconds, floor,
+                "prompts read and written once", few["peak_mb"], {}, f"{few['per_s']:,} a second",
+            )  # fmt: skip
+
+
 def table(lines: Sequence[Line]) -> str:
     """Return the Markdown table."""
     rows = [
@@ -162,12 +200,15 @@ def table(lines: Sequence[Line]) -> str:
     return "\n".join(rows)
 
 
+PARTS = (dedup, decontaminate, dsir, selection, mixtures)
+
+
 def main(options: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks speed", description=__doc__.split("\n")[0])
     parser.add_argument("--save", action="store_true", help="write the table into docs/speed.md")
     chosen = parser.parse_args(options)
     limit = calibrate()
-    lines = [line for part in (dedup, decontaminate, dsir, selection) for line in part(limit)]
+    lines = [line for part in PARTS for line in part(limit)]
     made = table(lines)
     print(json.dumps({k: f"{v:.3g}" for k, v in limit.items()}))
     print(made)

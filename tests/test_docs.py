@@ -19,8 +19,12 @@ from taskmill.budget import BudgetConfig
 from taskmill.config import options
 from taskmill.ingest import READERS, IngestConfig
 from taskmill.recipes import SynthConfig, synth
+from taskmill.recipes.cast import CastConfig
 from taskmill.recipes.corpus import CorpusConfig
 from taskmill.recipes.evaluate import EvaluateConfig
+from taskmill.recipes.examine import ExamineConfig
+from taskmill.recipes.pretrain import PretrainConfig
+from taskmill.recipes.prove import ProveConfig
 from taskmill.recipes.remix import RemixConfig
 from taskmill.recipes.synth import FREE
 from taskmill.record import Reason
@@ -241,10 +245,16 @@ def first_sentence(docstring):
     return re.split(r"(?<=\.) ", text)[0]
 
 
-def flag_table(command):
+def flag_table(command, which):
     """Return the flags of a command: what is written, the configuration key, the default, the meaning."""
     own = {"corpus": CorpusConfig, "remix": RemixConfig, "synth": SynthConfig, "evaluate": EvaluateConfig}
-    config = own.get(command.name, TrainConfig)
+    own |= {
+        "prove": ProveConfig,
+        "cast": CastConfig,
+        "examine": ExamineConfig,
+        "train corpus": PretrainConfig,
+    }
+    config = own.get(which, TrainConfig)
     keys = {o.path.replace(".", "__"): o.path for o in options(config)}
     rows = []
     for p in command.params:
@@ -298,7 +308,7 @@ def make(name):
     if kind == "flags":
         group, _, inner = which.partition(" ")
         command = cli.cli.commands[group]
-        return flag_table(command.commands[inner] if inner else command)
+        return flag_table(command.commands[inner] if inner else command, which)
     made = {
         "reasons": reason_table,
         "tasks": task_table,

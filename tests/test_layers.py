@@ -33,6 +33,7 @@ ORDER = [
     "mix",
     "train",
     "evaluate",
+    "grow",
     "export",
     "report",
     "recipes",
@@ -42,7 +43,7 @@ ORDER = [
     "cli",
     "__main__",
 ]
-STAGES = {"ingest", "synthesize", "curate", "select", "mix", "train", "evaluate"}
+STAGES = {"ingest", "synthesize", "curate", "select", "mix", "train", "evaluate", "grow"}
 ROOT = Path(taskmill.__file__).parent
 
 

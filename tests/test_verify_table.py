@@ -94,11 +94,16 @@ def test_thresholds_decide_again_without_a_call(source, tmp_path, judge):
     assert ids(tmp_path / "strict") == [i for i in range(ROWS) if i % 4 == 3]
     assert strict["funnel"]["dropped"] == {"low_score": ROWS // 2, "unreadable_verdict": ROWS // 4}
     again = {"judge": ("0",), "unreadable": ("1",)}  # in place, and unreadable ones only if that is said
-    curate(CurateConfig((str(tmp_path / "out"),), set=again), tmp_path / "out")
+    loose = curate(CurateConfig((str(tmp_path / "out"),), set=again), tmp_path / "out")
+    assert loose["command"] == "curate"
     assert ids(tmp_path / "out") == list(range(ROWS))
     report = verify_table(config(source, set={"judge": ("4",)}), tmp_path / "out")
     assert judge.calls == ROWS
+    assert report["command"] == "verify"
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["command"] == "verify"
     assert report["calls"] == {"made": 0, "reused": ROWS, "failed": 0, "total": ROWS}
+    with pytest.raises(UsageError, match=r"report\.json of verify"):
+        curate(CurateConfig((source,)), tmp_path / "out")
     assert ids(tmp_path / "out") == ids(tmp_path / "strict")
 
 

@@ -131,8 +131,7 @@ def show_selection(record: Mapping[str, Any], out: Path) -> None:
     pool, chosen = record["pool"], record["chosen"]
     console.print(
         f"{chosen['rows']} of {pool['rows']} rows, {chosen['tokens']} of {pool['tokens']} tokens "
-        f"in {record['seconds']['select']:.2f} s"
-        + (f" · {record['shortfall']}" if record["shortfall"] else "")
+        f"in {record['seconds']['select']:.2f} s" + (f" · {record['note']}" if record["note"] else "")
     )
     for warning in record["warnings"]:
         console.print(f"warning: {warning}")
@@ -226,12 +225,84 @@ def show_ltd(record: Mapping[str, Any], out: Path) -> None:
     for claim in record["claims"]:
         console.print(f"  {claim['verdict']:10} {claim['claim']}", markup=False)
     first = record["config"]["selectors"][0]
+    if first in record["curves"]:
+        console.print(f"learning curve of {first}: {record['curves'][first]['says']}", markup=False)
     ratio = record["sufficient"][first]["ratio"]
     within = f"within {record['config']['epsilon']:g} of all rows"
     console.print(
         f"{ratio:g} % by {first} is {within}" if ratio else f"no tried ratio below 100 % is {within}"
     )
     console.print(f"report: {out / 'report.html'}")
+
+
+def show_pretraining(record: Mapping[str, Any], out: Path) -> None:
+    """Print what continual pre-training on a corpus gained and cost, or, of a plan, what it would train."""
+    console = Console(highlight=False, soft_wrap=not os.isatty(1))
+    models = record["units"]["all"] - 1
+    console.print(
+        f"{models} models of {record['tokens']} tokens each ({record['method']}), "
+        f"about {record['estimate_s'] / 60:.1f} min in all"
+    )
+    if "targets" not in record:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("questions", "model", "mark", "interval", "n"):
+        table.add_column(name, justify="left" if name in ("questions", "model") else "right")
+    for title, arms in (record["targets"] | record["retention"]["questions"]).items():
+        for arm, own in arms.items():
+            interval = f"{own['low']:.3f} – {own['high']:.3f}"
+            table.add_row(title, arm, f"{own['mean']:.3f}", interval, str(own["n"]))
+    console.print(table)
+    for arm, own in record["retention"]["perplexity"].items():
+        console.print(f"general texts, {arm}: perplexity {own['perplexity']:.2f}", markup=False)
+    for claim in record["claims"]:
+        console.print(f"  {claim['verdict']:10} {claim['claim']}", markup=False)
+    console.print(f"report: {out / 'report.html'}")
+
+
+def show_examination(result: Mapping[str, Any], out: Path) -> None:
+    """Print what a synthesizer's pairs and answers are worth, on seen and on unseen datasets."""
+    console = Console(highlight=False, soft_wrap=not os.isatty(1))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("datasets", "what", "asked", "F1", "interval", "items"):
+        table.add_column(name, justify="right" if name in ("F1", "interval", "items") else "left")
+    for title, key in (("pairs", "pair_f1"), ("answers", "answers")):
+        for split, ways in result[key].items():
+            for way, own in ways.items():
+                interval = f"{own['low']:.3f} – {own['high']:.3f}"
+                table.add_row(split, title, way, f"{own['mean']:.3f}", interval, str(own["n"]))
+    console.print(table)
+    console.print(f"report: {out / 'report.html'}")
+
+
+def show_proof(record: Mapping[str, Any], out: Path) -> None:
+    """Print what a proof found, or, of a plan, what it would do and how long that takes."""
+    console = Console(highlight=False, soft_wrap=not os.isatty(1))
+    for name, plan in record["targets"].items():
+        sizes = plan["sizes"]
+        console.print(
+            f"{name}: {sizes['passages']} passages, {sizes['questions']} questions in {plan['wordings']} "
+            f"wordings, about {plan['estimate_s'] / 60:.1f} min",
+            markup=False,
+        )
+    if "result" not in record:
+        return
+    result = record["result"]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("arm", "score", "interval", "by seed"):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    for arm, line in result["arms"].items():
+        low, high = line["interval"]
+        seeds = " ".join(f"{value:.3f}" for value in line["seeds"])
+        table.add_row(arm, f"{line['score']:.3f}", f"{low:.3f} – {high:.3f}", seeds)
+    console.print(table)
+    for name, line in result["effects"].items():
+        low, high = line["interval"]
+        console.print(f"  {name:28} {line['delta']:+.3f}  {low:+.3f} – {high:+.3f}", markup=False)
+    console.print(f"report: {out / 'report.html'}", markup=False)
+    console.print(result["verdict"], markup=False)
+    if record["exit"]["code"]:
+        console.print(record["exit"]["reason"], markup=False)
 
 
 def show_evaluation(results: Mapping[str, Any], out: Path | None) -> None:
@@ -246,6 +317,9 @@ def show_evaluation(results: Mapping[str, Any], out: Path | None) -> None:
                 task, f"{100 * own['accuracy']:.1f}", f"{100 * own['low']:.1f} – {100 * own['high']:.1f}",
                 str(own["n"]), str(own["extraction_failures"]),
             )  # fmt: skip
+            for mark, title in (("macro_f1", "macro-F1"), ("auc", "AUC")):
+                if mark in own:
+                    table.add_row(f"  {title}", f"{100 * own[mark]:.1f}", "", "", "")
         for kind, marks in suite.get("averages", {}).items():
             for mark, own in marks.items():
                 interval = f"{100 * own['low']:.1f} – {100 * own['high']:.1f}"
@@ -276,6 +350,32 @@ def show_comparison(compared: Mapping[str, Any]) -> None:
             f"{own['p']:.3g}", str(own["wins"]), str(own["losses"]), str(own["n"]),
         )  # fmt: skip
     console.print(table)
+
+
+def show_pairs(results: Mapping[str, Any], out: Path) -> None:
+    """Print where pairs lie that are to be judged, or what the verdicts on them say, in percent."""
+    console = Console(highlight=False, soft_wrap=not os.isatty(1))
+    if "pairs" in results:
+        alone = results["only_one"] + results["only_two"]
+        console.print(
+            f"{results['items']} prompts in both orders: {out / 'pairs.jsonl'}; {alone} in one table only"
+        )
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("", "share", "interval", "won", "lost", "tied"):
+        table.add_column(head, justify="left" if not head else "right")
+    for name, own in {results["one"]: results, **results["categories"]}.items():
+        if own["win_rate"] is None:
+            continue
+        for title, share in ((name, own["win_rate"]), ("  shown first", own["first_place"])):
+            counts = [str(own[n]) for n in ("wins", "losses", "ties")] if title == name else ["", "", ""]
+            interval = f"{100 * share['low']:.1f} – {100 * share['high']:.1f}"
+            table.add_row(title, f"{100 * share['mean']:.1f}", interval, *counts)
+    console.print(table)
+    console.print(
+        f"{results['items']} prompts judged in both orders against {results['two']}; "
+        f"{results['unread']} verdicts not read, {results['missing']} missing"
+    )
 
 
 def show_estimate(result: Mapping[str, Any]) -> None:

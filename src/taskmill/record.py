@@ -19,9 +19,11 @@ __all__ = [
     "DOCUMENT_SCHEMA",
     "EXAMPLE_SCHEMA",
     "VERDICT_SCHEMA",
+    "DatasetMeta",
     "Document",
     "Dropped",
     "Example",
+    "FieldMeta",
     "Origin",
     "Reason",
     "Source",
@@ -84,6 +86,18 @@ class Reason(StrEnum):
     UNREADABLE_VERDICT = "unreadable_verdict"  # the judge's reply holds no score
     # pack
     OVER_LENGTH = "over_length"  # more tokens than a packed sequence holds
+    # grow: tasks proposed over the fields of a dataset
+    PARSE = "parse"  # a reply, or a part of it, that holds no task
+    SCHEMA = "schema"  # a task without instruction, input fields or output field, or of another kind
+    UNKNOWN_FIELD = "unknown_field"  # names a field the dataset does not have
+    OVERLAP = "overlap"  # the output field is among the input fields
+    MULTI_OUTPUT = "multi_output"  # names more than one output field
+    CONSTANT_OUTPUT = "constant_output"  # all rows, or nearly all, have the same output
+    LEAK = "leak"  # the output stands in the input of too many rows
+    METADATA_TARGET = "metadata_only_target"  # asks for an id, a path or other book-keeping
+    INSTANCE_WORDING = "instance_specific_wording"  # the instruction quotes one row
+    MISSING_OPTIONS = "missing_option_field"  # speaks of options that no input field holds
+    LICENCE = "licence"  # the licence policy does not admit the dataset
     # yield
     OVER_TARGET = "over_target"  # accepted, but more than `--target` asked for
 
@@ -153,6 +167,54 @@ class Example:
     source: Source = Source()
     origin: Origin = Origin()
     meta: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldMeta:
+    """One field of a dataset: `type` in the words of `ingest.fields`, `labels` its closed set of values.
+
+    A field of type "label" holds numbers, and `labels` are the names of classes 0, 1, … in their order.
+    `hidden` says why a task should not be made of it (an id, a constant), or is empty.
+    """
+
+    name: str
+    type: str
+    labels: tuple[str, ...] = ()
+    samples: tuple[str, ...] = ()
+    hidden: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetMeta:
+    """One configuration of a dataset, as its card and its rows describe it.
+
+    `samples` are rows as JSON objects; `rows` and `bytes` are -1 where unknown; `licence` is a name or an
+    SPDX expression; `lineage` names the datasets it was made of; `files` are (split, path). `role` is
+    "benchmark" for data that must not be trained on, "own" for a table without a card. `digest` changes
+    with what it describes and its rows.
+    """
+
+    name: str
+    config: str = ""
+    summary: str = ""
+    fields: tuple[FieldMeta, ...] = ()
+    samples: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    licence: str = ""
+    rows: int = -1
+    bytes: int = -1
+    lineage: tuple[str, ...] = ()
+    uri: str = ""
+    digest: str = ""
+    files: tuple[tuple[str, str], ...] = ()
+    role: str = ""
+    note: str = ""
+
+    @property
+    def key(self) -> str:
+        """Return the dataset's name with its configuration."""
+        return f"{self.name}:{self.config}" if self.config else self.name
 
 
 @dataclass(frozen=True, slots=True)

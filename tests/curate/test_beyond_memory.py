@@ -165,7 +165,7 @@ def test_decontamination_gives_the_same_bytes_however_rows_come(tmp_path_factory
     against, table = (held_out(folder),), training()
     rule = Rule(data.draw(st.sampled_from(["13gram", "8gram50", "exact", "decon"])), frequent=3)
     (whole,) = split(folder / "whole", table, [], 1000)
-    report = decontaminate(DecontaminateConfig(whole, against, rule=rule), folder / "wanted")
+    report = decontaminate(DecontaminateConfig((whole,), against, rule=rule), folder / "wanted")
     assert report["funnel"]["kept"] == sum(i % 7 > 0 and i % 10 > 0 for i in range(60))
     cuts = data.draw(st.lists(st.integers(0, 60), max_size=4))
     (parts,) = split(folder / "parts", table, cuts, data.draw(st.integers(1, 40)))
@@ -173,7 +173,7 @@ def test_decontamination_gives_the_same_bytes_however_rows_come(tmp_path_factory
         patch.setattr(pieces, "_PIECE", data.draw(st.integers(1, 30)))
         patch.setattr(frame, "use_runner", lambda name: None)  # tasks run in this process
         runner = data.draw(st.sampled_from(["native", "ray"]))
-        config = DecontaminateConfig(parts, against, rule=rule, runner=runner)
+        config = DecontaminateConfig((parts,), against, rule=rule, runner=runner)
         assert decontaminate(config, folder / "got") == report
     assert results(folder / "got") == results(folder / "wanted")
     assert not list(folder.glob(".*"))
@@ -181,7 +181,7 @@ def test_decontamination_gives_the_same_bytes_however_rows_come(tmp_path_factory
 
 def test_a_changed_evaluation_file_is_read_again(tmp_path):
     (source,) = split(tmp_path / "in", training(), [], 1000)
-    config = DecontaminateConfig(source, (held_out(tmp_path),), keep_benchmark_tasks=True)
+    config = DecontaminateConfig((source,), (held_out(tmp_path),), keep_benchmark_tasks=True)
     assert decontaminate(config, tmp_path / "out")["funnel"]["kept"] == 51
     (tmp_path / "items.jsonl").write_text(json.dumps({"question": ITEM.replace("a", "e")}))
     assert decontaminate(config, tmp_path / "out")["funnel"]["kept"] == 60
@@ -287,6 +287,64 @@ def test_a_full_disk_ends_the_command_and_not_the_process(tmp_path, monkeypatch)
     assert not list(tmp_path.glob(".*"))
 
 
+# vectors
+
+
+def pool_of_vectors(path, rows=300, width=6):
+    rng = np.random.default_rng(4)
+    made = rng.normal(size=(rows, width))
+    made[rows // 2 :] = made[: rows - rows // 2] + 0.01 * rng.normal(size=(rows - rows // 2, width))
+    made[[7, 40, 290]] = 0
+    ids = [f"r{i:03}" for i in rng.permutation(rows)]
+    pq.write_table(pa.table({"id": ids, "v": made.tolist()}), path, row_group_size=64)
+    return ids, made
+
+
+def test_vectors_in_a_file_give_the_same_bytes_as_in_memory(tmp_path, monkeypatch):
+    from taskmill.curate.semantic import semantic_duplicates
+    from taskmill.recipes import duplicates
+
+    ids, made = pool_of_vectors(tmp_path / "in.parquet")
+    config = build(
+        DedupConfig,
+        {"sources": [str(tmp_path / "in.parquet")], "mode": "semantic", "embeddings": "v", "threshold": 0.95},
+    )
+    report = dedup(config, tmp_path / "held")
+    mapped = []
+    numbers = duplicates.numbers
+    monkeypatch.setattr(duplicates, "HELD", 0)
+    monkeypatch.setattr(duplicates, "numbers", lambda *given: mapped.append(given) or numbers(*given))
+    assert dedup(config, tmp_path / "mapped") == report
+    assert mapped
+    for name in ("kept", "dropped"):
+        one, two = (tmp_path / folder / f"{name}.parquet" for folder in ("held", "mapped"))
+        assert one.read_bytes() == two.read_bytes()
+    order = np.argsort(ids)
+    found = semantic_duplicates(made.astype(np.float32), 0.95, order=order)
+    kept = pq.read_table(tmp_path / "held" / "kept.parquet")["id"].to_pylist()
+    assert kept == [name for name, keep in zip(ids, found.keep, strict=True) if keep]
+    dropped = pq.read_table(tmp_path / "held" / "dropped.parquet").to_pylist()
+    assert {r["id"]: r["duplicate_of"] for r in dropped} == {
+        ids[i]: ids[of] for i, of in enumerate(found.duplicate_of) if of >= 0
+    }
+    assert report["zero_vectors"] == 3
+    assert report["zero_vector_ids"] == sorted(ids[i] for i in (7, 40, 290))
+    assert "3 rows have a vector of zeros" in report["warnings"][-1]
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("vector", "says"), [([1.0, float("nan")], "not finite"), ([1.0], "1 numbers where others have 2")]
+)
+def test_a_vector_that_is_none_is_named_by_its_row(tmp_path, vector, says):
+    rows = pa.table({"id": ["a", "b", "c"], "v": [[1.0, 0.0], vector, [0.0, 1.0]]})
+    pq.write_table(rows, tmp_path / "in.parquet")
+    given = {"sources": [str(tmp_path / "in.parquet")], "mode": "semantic", "embeddings": "v"}
+    with pytest.raises(InputError, match=f"'b'.*{says}"):
+        dedup(build(DedupConfig, given), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 # killed
 
 DRIVER = """
@@ -314,7 +372,7 @@ def child(out, kill_at=0):
             os.kill(os.getpid(), signal.SIGKILL)
     durable.on_write(hook)
     if against:
-        decontaminate(DecontaminateConfig(source, tuple(against)), out)
+        decontaminate(DecontaminateConfig((source,), tuple(against)), out)
     else:
         dedup(DedupConfig(sources=(source,), threshold=0.5, ngram=2), out)
     os._exit(0)

@@ -412,7 +412,7 @@ def test_planted_benchmark_questions_are_found_by_the_shipped_index(shared_data,
     rows = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"text": [f"Solve. {q} Thanks." for q in questions] + [OTHER]}), rows)
     for mode in ("13gram", "8gram50", "exact"):
-        config = DecontaminateConfig(str(rows), ("gsm8k",), rule=Rule(mode))
+        config = DecontaminateConfig((str(rows),), ("gsm8k",), rule=Rule(mode))
         report = decontaminate(config, tmp_path / mode)
         assert report["funnel"]["kept"] == 1
         items = pq.read_table(tmp_path / mode / "dropped.parquet")["item"].to_pylist()
@@ -461,7 +461,7 @@ def against(tmp_path):
 
 def test_every_row_is_kept_or_dropped_with_its_evidence(rows, against, tmp_path):
     out = tmp_path / "out"
-    report = decontaminate(DecontaminateConfig(str(rows), (str(against),)), out)
+    report = decontaminate(DecontaminateConfig((str(rows),), (str(against),)), out)
     source, kept = pq.read_table(rows), pq.read_table(out / "kept.parquet")
     assert kept.equals(source.slice(1, 1))
     dropped = pq.read_table(out / "dropped.parquet").to_pylist()
@@ -480,7 +480,9 @@ def test_every_row_is_kept_or_dropped_with_its_evidence(rows, against, tmp_path)
 
 
 def test_columns_and_tasks_can_be_chosen(rows, against, tmp_path):
-    config = DecontaminateConfig(str(rows), (str(against),), text=("instruction",), keep_benchmark_tasks=True)
+    config = DecontaminateConfig(
+        (str(rows),), (str(against),), text=("instruction",), keep_benchmark_tasks=True
+    )
     report = decontaminate(config, tmp_path / "out")
     assert report["funnel"] == {"in": 4, "kept": 3, "dropped": {"contaminated": 1}}
 
@@ -488,7 +490,7 @@ def test_columns_and_tasks_can_be_chosen(rows, against, tmp_path):
 def test_json_lines_with_uneven_rows_work_like_parquet(against, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "hello there"}\n' + json.dumps({"text": QUESTION, "extra": [1]}) + "\n")
-    report = decontaminate(DecontaminateConfig(str(path), (str(against),)), tmp_path / "out")
+    report = decontaminate(DecontaminateConfig((str(path),), (str(against),)), tmp_path / "out")
     assert report["funnel"]["dropped"] == {"contaminated": 1}
     assert pq.read_table(tmp_path / "out" / "kept.parquet")["text"].to_pylist() == ["hello there"]
 
@@ -526,7 +528,7 @@ def test_text_is_found_however_it_is_nested_and_what_is_not_looked_at_is_named(t
     path, items = tmp_path / "rows.parquet", tmp_path / "items.jsonl"
     pq.write_table(NESTED.drop_columns(["few"]), path)  # Parquet cannot hold a null of a fixed size
     items.write_text("\n".join(json.dumps({"question": q}) for q in (OTHER, ANSWER, QUESTION)))
-    report = decontaminate(DecontaminateConfig(str(path), (str(items),)), tmp_path / "out")
+    report = decontaminate(DecontaminateConfig((str(path),), (str(items),)), tmp_path / "out")
     assert report["funnel"]["dropped"] == {"contaminated": 2}
     assert report["not_looked_at"] == beside
     assert [w for w in report["warnings"] if w.startswith("not looked at: subject, turns.role")]
@@ -534,7 +536,7 @@ def test_text_is_found_however_it_is_nested_and_what_is_not_looked_at_is_named(t
     assert [r["item"] for r in dropped] == ["items/rows/0", "items/rows/1"]
     assert dropped[1]["spans"] == [{"column": "pair", "start": 2, "end": 2 + len(ANSWER) - 1}]
     named = decontaminate(
-        DecontaminateConfig(str(path), (str(items),), text=("subject",)), tmp_path / "named"
+        DecontaminateConfig((str(path),), (str(items),), text=("subject",)), tmp_path / "named"
     )
     assert named["funnel"]["dropped"] == {"contaminated": 1}
     assert named["text"] == ["subject"]
@@ -546,7 +548,7 @@ def test_columns_that_only_later_files_have_are_looked_at_and_kept(against, tmp_
     pq.write_table(pa.table({"text": ["hello there", "and again"], "n": [1, 2]}), folder / "a.parquet")
     pq.write_table(pa.table({"text": ["hm"], "more": [QUESTION], "n": [0.5]}), folder / "b.parquet")
     (folder / "c.jsonl").write_text(json.dumps({"text": "bye", "other": "well"}))
-    report = decontaminate(DecontaminateConfig(str(folder), (str(against),)), tmp_path / "out")
+    report = decontaminate(DecontaminateConfig((str(folder),), (str(against),)), tmp_path / "out")
     assert report["funnel"] == {"in": 4, "kept": 3, "dropped": {"contaminated": 1}}
     assert report["text"] == ["text", "more", "other"]
     (lost,) = pq.read_table(tmp_path / "out" / "dropped.parquet").to_pylist()
@@ -559,7 +561,7 @@ def test_columns_that_only_later_files_have_are_looked_at_and_kept(against, tmp_
     ]
     pq.write_table(pa.table({"text": [[1.5]]}), folder / "d.parquet")
     with pytest.raises(InputError, match=r"d\.parquet: column 'text'"):
-        decontaminate(DecontaminateConfig(str(folder), (str(against),)), tmp_path / "out")
+        decontaminate(DecontaminateConfig((str(folder),), (str(against),)), tmp_path / "out")
 
 
 def test_repeated_ids_are_refused_across_batches(against, tmp_path, monkeypatch):
@@ -567,7 +569,7 @@ def test_repeated_ids_are_refused_across_batches(against, tmp_path, monkeypatch)
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"id": ["a", "b", "a"], "text": ["x"] * 3}), path)
     with pytest.raises(InputError, match="rows 0 and 2"):
-        decontaminate(DecontaminateConfig(str(path), (str(against),)), tmp_path / "out")
+        decontaminate(DecontaminateConfig((str(path),), (str(against),)), tmp_path / "out")
 
 
 def test_results_never_land_in_sources_or_foreign_folders(rows, against, tmp_path):
@@ -577,21 +579,21 @@ def test_results_never_land_in_sources_or_foreign_folders(rows, against, tmp_pat
     held = tmp_path / "held"
     held.mkdir()
     (held / "items.jsonl").write_bytes(against.read_bytes())
-    config = DecontaminateConfig(str(rows), (str(held / "items.jsonl"),))
+    config = DecontaminateConfig((str(rows),), (str(held / "items.jsonl"),))
     for out in (foreign, tmp_path, rows, held):
         with pytest.raises(UsageError):
             decontaminate(config, out)
     decontaminate(config, tmp_path / "out")
-    again = decontaminate(replace(config, source=str(tmp_path / "out")), tmp_path / "again")
+    again = decontaminate(replace(config, sources=(str(tmp_path / "out"),)), tmp_path / "again")
     assert again["funnel"] == {"in": 1, "kept": 1, "dropped": {}}
 
 
 def test_an_index_of_ones_own_works_like_the_file(rows, against, tmp_path):
     made = build_index([str(against)], tmp_path / "held_out.index")
     assert made["items"] == 2
-    by_file = decontaminate(DecontaminateConfig(str(rows), (str(against),)), tmp_path / "a")
+    by_file = decontaminate(DecontaminateConfig((str(rows),), (str(against),)), tmp_path / "a")
     by_index = decontaminate(
-        DecontaminateConfig(str(rows), (str(tmp_path / "held_out.index"),)), tmp_path / "b"
+        DecontaminateConfig((str(rows),), (str(tmp_path / "held_out.index"),)), tmp_path / "b"
     )
     assert by_file == by_index
     assert (tmp_path / "a" / "dropped.parquet").read_bytes() == (
@@ -615,22 +617,93 @@ def test_what_cannot_be_compared_is_refused_by_name(rows, against, tmp_path):
     index.write_bytes(line + b"\n" + zlib.compress(b""))
     cases = [
         (DecontaminateConfig(), UsageError, "no table"),
-        (DecontaminateConfig(str(numbers), (str(against),)), InputError, "no column of text"),
-        (DecontaminateConfig(str(rows), (str(against),), text=("instructions",)), UsageError, "Did you mean"),
-        (DecontaminateConfig(str(rows), (str(against),), text=("score",)), UsageError, "int64, not text"),
-        (DecontaminateConfig(str(rows), ("mmlo",)), InputError, "Did you mean 'mmlu'"),
-        (DecontaminateConfig(str(rows), (str(numbers),)), InputError, "no text"),
-        (DecontaminateConfig(str(rows), (str(empty),)), InputError, "no text"),
-        (DecontaminateConfig(str(rows), (str(against), str(other))), UsageError, "two evaluation sets"),
-        (DecontaminateConfig(str(rows), ("none",)), UsageError, "nothing to compare with"),
-        (DecontaminateConfig(str(rows), (str(index),)), InputError, "empty index"),
-        (DecontaminateConfig(str(tmp_path / "none.parquet"), (str(against),)), InputError, "no such file"),
-        (DecontaminateConfig(str(empty), (str(against),)), InputError, "empty.jsonl"),
+        (DecontaminateConfig((str(numbers),), (str(against),)), InputError, "no column of text"),
+        (
+            DecontaminateConfig((str(rows),), (str(against),), text=("instructions",)),
+            UsageError,
+            "Did you mean",
+        ),
+        (DecontaminateConfig((str(rows),), (str(against),), text=("score",)), UsageError, "int64, not text"),
+        (DecontaminateConfig((str(rows),), ("mmlo",)), InputError, "Did you mean 'mmlu'"),
+        (DecontaminateConfig((str(rows),), (str(numbers),)), InputError, "no text"),
+        (DecontaminateConfig((str(rows),), (str(empty),)), InputError, "no text"),
+        (DecontaminateConfig((str(rows),), (str(against), str(other))), UsageError, "two evaluation sets"),
+        (
+            DecontaminateConfig((str(rows),), ("none",), keep_benchmark_tasks=True),
+            UsageError,
+            "nothing to look",
+        ),
+        (DecontaminateConfig((str(rows), str(rows)), (str(against),)), UsageError, "given twice"),
+        (DecontaminateConfig((str(rows),), (str(index),)), InputError, "empty index"),
+        (DecontaminateConfig((str(tmp_path / "none.parquet"),), (str(against),)), InputError, "no such file"),
+        (DecontaminateConfig((str(empty),), (str(against),)), InputError, "empty.jsonl"),
     ]
     for config, error, words in cases:
         with pytest.raises(error, match=words):
             decontaminate(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_several_sources_are_one_table(rows, against, tmp_path):
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps({"instruction": f"Say: {QUESTION}"}) + "\n" + '{"instruction": "hello"}\n')
+    report = decontaminate(DecontaminateConfig((str(rows), str(other)), (str(against),)), tmp_path / "out")
+    assert report["funnel"] == {"in": 6, "kept": 2, "dropped": {"benchmark_task": 1, "contaminated": 3}}
+    dropped = pq.read_table(tmp_path / "out" / "dropped.parquet")["id"].to_pylist()
+    assert dropped == ["a", "c", "d", "other/0"]
+    assert pq.read_table(tmp_path / "out" / "kept.parquet")["id"].to_pylist() == ["b", "other/1"]
+
+
+def test_against_none_drops_benchmark_tasks_only(rows, tmp_path):
+    report = decontaminate(DecontaminateConfig((str(rows),), ("none",)), tmp_path / "out")
+    assert report["funnel"] == {"in": 4, "kept": 3, "dropped": {"benchmark_task": 1}}
+    assert (report["against"], report["suites"]) == ([], [])
+
+
+@pytest.mark.parametrize(("mode", "part"), [("decon", "a question of 8"), ("exact", "question or answer or")])
+def test_too_short_items_are_refused_by_the_part_that_is_looked_for(mode, part):
+    short = [Item("s/test/0", [("question", "Why so?"), ("answer", QUESTION if mode == "decon" else "No.")])]
+    with pytest.raises(InputError, match=part):
+        find(pa.array(["x"]), index_of("s", short), mode)
+
+
+FOLDS = "Der Fußgänger im ofﬁziellen Naïve-Café misst ½ Straße weiter südlich als Ａnna und ﬂieht ｶﾞ nun"
+SAME = (
+    "DER FUSSGÄNGER IM OFFIZIELLEN NAI\u0308VE-CAFE\u0301 MISST 1⁄2 STRASSE WEITER SÜDLICH ALS ANNA UND "
+    "FLIEHT ガ NUN"
+)
+
+
+@pytest.mark.parametrize("mode", ["13gram", "8gram50", "decon", "exact"])
+@pytest.mark.parametrize(
+    ("item", "text"), [(FOLDS, SAME), (SAME, FOLDS), (FOLDS, f"z\u00adz {FOLDS}\u00ad!")]
+)
+def test_ligatures_sharp_s_and_loose_accents_hide_nothing(mode, item, text):
+    found = find(pa.array(["nothing", f"« {text} »", None]), index(item), mode)
+    assert pairs(found) == {(1, 0)}
+    (span,) = found["spans"][0].as_py()
+    want = f"« {text} »"[span["start"] : span["end"]]
+    assert want == (FOLDS if FOLDS in text else SAME)
+
+
+def test_an_index_lands_in_no_run_and_on_no_other_file(against, tmp_path):
+    run, foreign = tmp_path / "run", tmp_path / "curated"
+    for folder, name in ((run, "manifest.json"), (run, "config.yaml"), (foreign, "report.json")):
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text('{"command": "curate"}')
+    mine = tmp_path / "mine.index"
+    mine.write_text("notes")
+    for out in (run / "x.index", foreign / "x.index", mine):
+        with pytest.raises(UsageError):
+            build_index([str(against)], out)
+        assert out == mine or not out.exists()
+    assert mine.read_text() == "notes"
+    with pytest.raises(UsageError, match="no evaluation file"):
+        build_index([], tmp_path / "own.index")
+    build_index([str(against)], tmp_path / "own.index")
+    head, _, packed = (tmp_path / "own.index").read_bytes().partition(b"\n")
+    (tmp_path / "own.index").write_bytes(head.replace(b'"version": 1', b'"version": 0') + b"\n" + packed)
+    assert build_index([str(against)], tmp_path / "own.index")["items"] == 2  # an older one is replaced
 
 
 def test_an_index_is_built_alone(against, tmp_path, capsys):
@@ -648,7 +721,7 @@ def test_an_index_is_built_alone(against, tmp_path, capsys):
 
 
 def test_a_killed_run_leaves_no_report(rows, against, tmp_path):
-    config = DecontaminateConfig(str(rows), (str(against),))
+    config = DecontaminateConfig((str(rows),), (str(against),))
     decontaminate(config, tmp_path / "out")
 
     def kill(point):

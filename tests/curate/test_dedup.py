@@ -26,8 +26,8 @@ from taskmill.curate.dedup import (
 from taskmill.errors import ConfigError, InputError, UsageError
 from taskmill.kernels import near, words
 from taskmill.kernels.graph import firsts, join
-from taskmill.kernels.near import bands_for, same_texts, sketch, text_keys
-from taskmill.kernels.rivals import nearest_before
+from taskmill.kernels.near import Bands, bands_for, same_texts, sketch, text_keys
+from taskmill.kernels.rivals import _sort, nearest_before
 from taskmill.recipes.dedup import DedupConfig
 from taskmill.recipes.dedup import dedup as run
 
@@ -237,6 +237,35 @@ def test_planted_near_duplicates_are_found_and_nothing_else_is():
     assert dropped <= near_ones
     assert len(dropped) >= 0.95 * len(near_ones)
     assert all(found.duplicate_of[500 + i] == i for i in dropped)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=300), st.integers(1, 5))
+def test_hashes_are_sorted_also_where_they_are_no_mixture(values, times):
+    numbers = np.array(values * times, np.uint64)
+    ordered = np.empty_like(numbers)
+    _sort(numbers, np.empty(2 * len(numbers) + 3, np.int64), ordered)
+    assert (ordered == np.sort(numbers)).all()
+
+
+def test_bands_are_those_of_permutations_written_down():
+    texts = pa.array(["one two three four five six seven", "alone", "", "a b c d e"])
+    bands = Bands(3, 7)  # 21 values: more than one register, not two whole ones
+    found = sketch(texts, 3, bands, seed=4)
+    factors, shifts = np.random.Generator(np.random.PCG64(4)).integers(0, 1 << 32, (2, 32), np.uint32)
+    factors |= np.uint32(1)
+    grams, rows = words.ngrams(words.words(texts), 3)
+    least = []
+    for row in range(len(texts)):
+        values = grams[rows[row] : rows[row + 1]]
+        values = values if len(values) else found.keys[row, :1]
+        tops = (values >> np.uint64(32)).astype(np.uint32)
+        least.append((tops[:, None] * factors + shifts).min(axis=0)[:21].reshape(3, 7))
+    for band in range(3):
+        for a in range(4):
+            for b in range(4):
+                same = (least[a][band] == least[b][band]).all()
+                assert (found.bands[band, a] == found.bands[band, b]) == same
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.8, 0.9, 1.0])

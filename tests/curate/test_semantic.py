@@ -66,8 +66,7 @@ def test_small_sets_are_those_of_the_naive_search(seed, rows, dimensions, thresh
 
 @pytest.mark.parametrize("dimensions", [32, 200])
 @pytest.mark.parametrize("threshold", [0.8, 0.92])
-def test_several_blocks_and_tiles_are_those_of_the_naive_search(dimensions, threshold, monkeypatch):
-    monkeypatch.setattr(semantic, "_TILE", 300)
+def test_several_blocks_and_tiles_are_those_of_the_naive_search(dimensions, threshold):
     vectors = cloud(1, 2500, dimensions, spread=0.3)
     order = np.random.Generator(np.random.PCG64(2)).permutation(2500)
     of, _ = naive(vectors, threshold, order)

@@ -181,6 +181,8 @@ def test_options_are_ranked_by_likelihood(verdicts, backend, tmp_path):
     # Behind cue and blank prompt "No" is likelier: what is subtracted makes dry claims ties, the first wins.
     assert own["by_normalisation"]["unconditional"] == {"accuracy": 0.5, "ties": 3}
     assert own["tasks"]["nli"]["chance"] == 0.5
+    assert own["tasks"]["nli"]["auc"] == 1
+    assert "auc" in (tmp_path / "out" / "report.html").read_text()
     calls = backend.calls
     assert calls == 6 + 2  # one cue and one blank prompt for all
     again = evaluate(config(verdicts, "nli", normalise="mean"), tmp_path / "out")
@@ -365,6 +367,35 @@ def test_options_that_stand_twice_are_counted(tmp_path, backend):
     assert results["suites"]["choice"]["duplicate_options"] == 1
 
 
+@pytest.mark.parametrize("suite", ["mmlu", "mmlu-cot", "bbh", "bbh-cot", "gsm8k", "mgsm", "squad", "superni"])
+def test_an_output_may_end_anywhere(tmp_path, suite):
+    whole = "We weigh both. So the final answer is (B), 1,234 of them.\n\nQ: next\n\\boxed{7"
+    target = "1234" if suite in ("gsm8k", "mgsm") else "(B)"
+    rows = [{"task": "t", "output": whole[:at], "target": target} for at in range(len(whole) + 1)]
+    results, trace = grade_outputs(str(outputs_of(tmp_path / "o.parquet", rows)), suite)
+    assert results["n"] == len(trace) == len(rows)
+    assert trace["rule"][0].as_py() == ""
+
+
+def test_options_ranked_may_have_several_right_ones(tmp_path, backend):
+    row = {"question": "wet?", "options": ["Yes", "No", "Of course"], "answer": ["No", "Of course"]}
+    (tmp_path / "choice.jsonl").write_text(json.dumps(row))
+    own = evaluate(config(tmp_path / "choice.jsonl", "choice"), tmp_path / "out")["suites"]["choice"]
+    assert (own["overall"], own["chance"]) == (1, pytest.approx(2 / 3, abs=1e-6))
+
+
+def test_chance_of_outputs_is_known_where_their_options_are(tmp_path):
+    def chance(suite, target, options=None):
+        row = {"task": "t", "output": "x", "target": target, "options": options}
+        return grade_outputs(str(outputs_of(tmp_path / "o.parquet", [row])), suite)[0]["chance"]
+
+    assert chance("mmlu", "A", ["x", "y", "z", "u"]) == 0.25
+    assert chance("mmlu", ["A", "B"], ["x", "y", "z", "u"]) == 0.5
+    assert chance("mmlu", "A") is None
+    assert chance("bbh", "Yes") == chance("bbh", "valid") == chance("bbh", False) == 0.5
+    assert chance("bbh", "12") == chance("gsm8k", "12") == chance("squad", "x") == 0
+
+
 def test_outputs_that_are_empty_or_no_utf8_are_failures_not_crashes(tmp_path):
     raw = pa.array([b"The answer is (A).\xff\xfe", b"", None, b"\xff"], pa.binary())
     table = pa.table({"task": ["t"] * 4, "output": raw, "target": ["(A)"] * 4})
@@ -412,6 +443,36 @@ def test_a_suite_becomes_a_task_of_lm_eval(sums, verdicts, tmp_path, monkeypatch
     assert made["output_type"] == "multiple_choice"
     row = json.loads(Path(made["dataset_kwargs"]["data_files"]["test"]).read_text().splitlines()[1])
     assert (row["choices"], row["gold"]) == ([" Yes", " No"], 0)
+
+
+def test_a_suite_of_several_kinds_becomes_a_group_of_tasks(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"task": "object_counting", "input": "How many?", "target": "7"},
+        {"task": "navigate", "input": "Back?", "target": "Yes"},
+        {"task": "snarks", "input": "Which?\nOptions:\n(A) x\n(B) y", "target": "(B)"},
+        {"task": "dyck_languages", "input": "Close [ (", "target": ") ]"},
+        {"task": "word_sorting", "input": "b a", "target": "a b"},
+    ]
+    Path("bbh.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert run("--suite", "bbh", "--data", "bbh.jsonl", "--lm-eval", "harness") == 0
+    first, *others = [yaml.safe_load(Path(p).read_text()) for p in capsys.readouterr().out.split()]
+    assert first["group"] == "taskmill_bbh"
+    assert first["task"] == [one["task"] for one in others]
+    assert {one["task"].removeprefix("taskmill_bbh_") for one in others} == {
+        "brackets", "label", "letter", "number", "words"}  # fmt: skip
+    said = {
+        "brackets": " ) ]\nQ:",
+        "label": " Yes, so",
+        "letter": " (B) y",
+        "number": " 7.",
+        "words": " a b\n",
+    }
+    for one in others:
+        step, _ = one["filter_list"][0]["filter"]
+        (row,) = map(json.loads, Path(one["dataset_kwargs"]["data_files"]["test"]).read_text().splitlines())
+        found = re.findall(step["regex_pattern"], said[one["task"].rpartition("_")[2]])
+        assert found[step["group_select"]] == row["target"]
 
 
 def test_a_run_without_any_answer_says_so(sums, backend, tmp_path):

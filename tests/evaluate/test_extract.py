@@ -8,6 +8,7 @@ from taskmill.evaluate.extract import EXTRACTORS, Answer, extract, kind_of, read
 from taskmill.evaluate.marks import METRICS, grade
 from taskmill.evaluate.numbers import canonical, same
 from taskmill.suites.arithmetic import languages
+from taskmill.templates.endings import endings
 
 LETTER = Answer("letter", options=("red", "blue", "green"))
 YES_NO = Answer("label", ("no", "yes"))
@@ -30,6 +31,19 @@ ENDINGS = [
     "The answer to this question is {}.",
     "Hence:\nAnswer:\n{}",
 ]
+
+
+@pytest.mark.parametrize("ending", endings(), ids=lambda e: e.name)
+@pytest.mark.parametrize("kind", [*GOLDS, "span"])
+def test_every_ending_chains_of_thought_are_taught_is_read(ending, kind):
+    wanted, gold = GOLDS.get(kind, (Answer("span"), "Denver Broncos"))
+    if kind == "brackets" and ending.close.startswith(("]", ")")):
+        return  # a bracket around brackets is one of them
+    output = ending.join("First 3 of 4 are (A), yes.\nThen more.", gold)
+    for extractor in ("bbh", "bbh-cot"):
+        found = extract(output, EXTRACTORS.get(extractor), wanted)
+        assert found.answer == gold
+        assert found.rule.startswith("cue")
 
 
 def read(text, extractor, wanted):

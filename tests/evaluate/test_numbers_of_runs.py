@@ -1,5 +1,6 @@
 """Averages, intervals, paired tests, votes and rankings against brute force and published numbers."""
 
+import math
 from itertools import combinations
 from math import comb
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from taskmill.evaluate.averages import AVERAGES, Task, normalised, normalised_average
 from taskmill.evaluate.intervals import bootstrap, mcnemar, of_task, paired
 from taskmill.evaluate.marks import METRICS
-from taskmill.evaluate.ranking import Choices, choose, macro_f1
+from taskmill.evaluate.ranking import Choices, auc, choose, macro_f1
 from taskmill.evaluate.results import Mark, robustness, summary
 from taskmill.evaluate.votes import maj_at, majority
 
@@ -127,6 +128,7 @@ def test_results_do_not_depend_on_the_order_of_items():
     assert one["overall"] == pytest.approx((2 / 3 + 1 / 2) / 2, abs=1e-6)
     assert one["averages"]["micro"]["accuracy"]["mean"] == pytest.approx(3 / 5)
     assert one["normalised"] == pytest.approx(((2 / 3 - 0.25) / 0.75 * 100 + 0) / 2, abs=1e-3)
+    assert one["chance"] == (0.25 + 0.5) / 2
     assert one["tasks"]["a"]["n"] == 3
     assert one["tasks"]["a"]["low"] <= one["tasks"]["a"]["accuracy"] <= one["tasks"]["a"]["high"]
 
@@ -262,8 +264,8 @@ def test_each_way_to_normalise_may_choose_another_option():
     assert choose("bytes", own, texts).option == 1
     assert choose("unconditional", own, texts, cue, blank).option == 1
     assert choose("calibrated", own, texts, cue, blank).option == 2
-    assert choose("sum", Choices((-1.0, -1.0), (1, 1)), ["a", "b"]) == (0, True)
-    assert choose("sum", Choices((float("-inf"), float("nan")), (1, 1)), ["a", "b"]) == (0, True)
+    assert choose("sum", Choices((-1.0, -1.0), (1, 1)), ["a", "b"])[:2] == (0, True)
+    assert choose("sum", Choices((float("-inf"), float("nan")), (1, 1)), ["a", "b"])[:2] == (0, True)
 
 
 def test_macro_f1_is_the_mean_over_classes():
@@ -271,6 +273,50 @@ def test_macro_f1_is_the_mean_over_classes():
     # by hand: a 2·1/(2+1), b 2·1/(1+2), c 0
     assert macro_f1(golds, answers) == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
     assert macro_f1(["a"], ["a"]) == 1
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=30))
+def test_auc_is_the_share_of_pairs_in_order(items):
+    margins, first = [m / 2 for m, _ in items], [f for _, f in items]
+    pairs = [
+        (a > b) + (a == b) / 2
+        for a, one in zip(margins, first, strict=True)
+        for b, other in zip(margins, first, strict=True)
+        if one and not other
+    ]
+    found = auc(margins, first)
+    assert found == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
+    # The classes exchanged, and with them the margins' signs.
+    other = auc([-m for m in margins], [not f for f in first])
+    assert other == (pytest.approx(found) if pairs else None)
+
+
+def test_two_classes_have_an_auc_and_three_have_none():
+    def marks(classes, margin):
+        return [
+            Mark(
+                str(i),
+                "t",
+                classes[0],
+                "sum",
+                {"accuracy": 1.0},
+                classes[i % 2],
+                margin=margin and -i,
+                classes=classes,
+            )
+            for i in range(1, 9)
+        ]
+
+    settings = {"confidence": 0.95, "seed": 0}
+    two = summary(marks(("Yes", "No"), 1), METRICS.get("labels"), AVERAGES.get("items"), **settings)
+    assert two["tasks"]["t"]["auc"] == 6 / 16  # Yes is 2, 4, 6, 8: above it in 0, 1, 2 and 3 of 4 pairs
+    three = summary(
+        marks(("Yes", "No", "Maybe"), None), METRICS.get("labels"), AVERAGES.get("items"), **settings
+    )
+    assert "auc" not in three["tasks"]["t"]
+    assert choose("sum", Choices((-2.0, -1.0), (1, 1)), ["a", "b"]).margin == -1
+    assert choose("sum", Choices((-math.inf, -math.inf), (1, 1)), ["a", "b"]).margin == 0
+    assert choose("sum", Choices((-2.0, -1.0, -3.0), (1, 1, 1)), ["a", "b", "c"]).margin is None
 
 
 def test_robustness_is_mean_worst_and_spread():

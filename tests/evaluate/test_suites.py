@@ -4,13 +4,15 @@ import json
 import re
 from collections import Counter, defaultdict
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from taskmill.errors import InputError, UnknownName, UsageError
-from taskmill.evaluate.averages import chance
+from taskmill.evaluate.averages import AVERAGES, chance
 from taskmill.evaluate.extract import EXTRACTORS, Answer, extract, kind_of
 from taskmill.evaluate.marks import METRICS, grade
+from taskmill.evaluate.results import Mark, summary
 from taskmill.recipes.evaluate.rows import load, subset
 from taskmill.suites import SUITES, get, prompt
 from taskmill.suites.arithmetic import languages
@@ -74,6 +76,13 @@ def test_a_missing_column_is_named_with_the_file(name):
         ("strategyqa", {"answer": "sure"}, "'sure' is none of yes, no"),
         ("choice", {"answer": "z"}, "none, or two, of its 'options'"),
         ("bbh", {"target": None}, "row 0 .* 'target'"),
+        (
+            "bbh",
+            {"input": "Q\nOptions:\n(A) x\n(B) y", "target": "(C)"},
+            r"row 0 .*'target' is \(C\), but .* 2",
+        ),
+        ("gsm8k", {"answer": "It is so.\n#### many"}, "row 0 .*'many', no number"),
+        ("mgsm", {"answer": ""}, "row 0 .*no number"),
     ],
 )
 def test_a_cell_that_cannot_be_is_refused(name, change, said):
@@ -151,6 +160,16 @@ def test_folders_are_read_as_their_authors_publish_them(tmp_path):
     for language in ("de", "el"):
         (tmp_path / f"xquad.{language}.json").write_text(json.dumps({"data": [one]}))
     assert [i.task for i in load(get("xquad"), str(tmp_path)).items] == ["de", "el"]
+
+
+def test_a_benchmark_in_a_file_for_english_and_one_for_the_rest_is_read_whole(tmp_path):
+    (tmp_path / "corpora").mkdir()
+    for name, spoken in (("en", ["en"]), ("other_languages", ["de", "el"])):
+        rows = [{"lang": one, "id": "q", "context": "c", "question": "q", "answers": ["a"]} for one in spoken]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "corpora" / f"xquad_{name}.parquet")
+    bench = load(get("xquad"), str(tmp_path))
+    assert [item.task for item in bench.items] == ["de", "el", "en"]
+    assert len(bench.files) == 2
 
 
 def test_tydiqa_says_the_language_in_its_ids():
@@ -304,4 +323,11 @@ def test_super_natural_instructions_are_the_first_hundred_of_test_tasks(shared_d
     assert len(counts) == 19
     assert max(counts.values()) == 100
     assert all(i.group and i.fields["definition"] for i in bench.items)
+    marks = [
+        Mark(i.id, i.task, "x", "whole", {"accuracy": 0.0, "rouge_l": 0.0}, group=i.group)
+        for i in bench.items
+    ]
+    settings = {"confidence": 0.95, "seed": 0}
+    found = summary(marks, METRICS.get("rouge"), AVERAGES.get("categories"), **settings)
+    assert found["coverage"] == {"tasks": 19, "of": 119}
     assert {len(bench.before(i, 2)) for i in bench.items} <= {1, 2}

@@ -83,6 +83,31 @@ def test_words_and_their_places_are_those_of_a_plain_tokenizer(texts):
     assert len(set(by_word.values())) == len(by_word)
 
 
+PLAIN = st.text(st.sampled_from("abzAZ019 @[`{/:_\x00\x7f\n"), max_size=200)
+BORDERS = ["a" * 64, "a" * 63 + " b", " " * 64 + "c", "a" * 65, "b " * 32, "Abcdefgh", "Abcdefghi", "a" * 200]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(PLAIN, st.sampled_from(BORDERS), st.just("é a")), max_size=6), st.integers(0, 64))
+def test_ascii_is_read_in_blocks_with_the_same_words_places_and_hashes(texts, behind):
+    """Rows near the end of a column are read byte by byte, so some bytes stand behind them."""
+    found = words(pa.array([*texts, "." * behind]), places=True)
+    flat = [word for text in texts for word in plain(text)]
+    assert np.diff(found.rows).tolist() == [*(len(plain(text)) for text in texts), 0]
+    assert list(zip(found.starts.tolist(), found.ends.tolist(), strict=True)) == [(a, b) for _, a, b in flat]
+    assert found.hashes.tolist() == [value for text in texts for value in single.hashes(text).tolist()]
+
+
+def test_columns_of_all_kinds_of_text_are_read_alike():
+    texts = ["one two", None, "", "drei vier fünf", "six"]
+    wanted = lists(words(pa.array(texts, pa.large_string())))
+    for kind in (pa.string(), pa.dictionary(pa.int32(), pa.string())):
+        assert lists(words(pa.array(texts, kind))) == wanted
+        assert lists(words(pa.array(texts, kind).slice(1, 3))) == wanted[1:4]
+    halves = pa.chunked_array([pa.array(texts[:2]), pa.array(texts[2:])])
+    assert lists(words(halves)) == wanted
+
+
 @settings(max_examples=100, deadline=None)
 @given(TEXTS, st.integers(1, 4))
 def test_ngrams_are_equal_where_their_words_are(texts, size):

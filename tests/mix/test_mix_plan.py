@@ -247,6 +247,15 @@ def public_mixture(policy):
     return read_mixture({"preset": "flan-v2-public", "policy": policy, "sources": sources}), tasks
 
 
+def test_no_cap_binds_in_cot_so_one_set_is_half_of_it():
+    sources = {"cot": "x", "muffin": {"weight": 0}, "t0_sf": {"weight": 0}, "niv2": {"weight": 0}}
+    mixture = read_mixture({"preset": "flan-2022-b", "sources": sources})
+    tasks = [Task("cot", name, rows) for name, rows in COT.items()]
+    plan = make_plan(mixture, tasks)
+    assert plan.rows == sum(COT.values()) == 74_730
+    assert plan.shares[list(COT).index("esnli")] == pytest.approx(0.484, abs=5e-4)
+
+
 def test_stopping_at_the_first_empty_task_loses_most_of_flan():
     """Independent draws from the public rates end after 3.79M ± 0.06M of them, by a small CoT set, when a
     quarter of FLAN-2021's rows with options were seen. Ours have no sampling noise: none ends early."""

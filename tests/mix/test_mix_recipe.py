@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from taskmill import cli
+from taskmill.durable import on_write
 from taskmill.errors import ConfigError, InputError, UsageError
 from taskmill.recipes.mix import MixConfig, inspect_mixture, mix
 from taskmill.store import write_parquet
@@ -273,6 +274,147 @@ def test_a_killed_mixture_has_no_manifest(place, monkeypatch):
     assert not (place / "out" / "manifest.json").exists()
 
 
+def killed_at(writes):
+    """Let `mix` die at the write point of this number."""
+    seen = []
+
+    def hook(name):
+        seen.append(name)
+        if len(seen) == writes:
+            raise KeyboardInterrupt
+
+    on_write(hook)
+    return seen
+
+
+@pytest.mark.parametrize("writes", [1, 4, 5, 8, 11, 14, 18, 30])
+def test_a_killed_mixture_goes_on_part_by_part_with_the_same_bytes(place, monkeypatch, writes):
+    monkeypatch.setattr("taskmill.recipes.mix.PART", 4)
+    made(place, HALF, out="whole", rows=20)
+    whole = {p.name: p.read_bytes() for p in (place / "whole").rglob("*") if p.is_file()}
+    killed_at(writes)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            made(place, HALF, rows=20)
+    finally:
+        on_write(None)
+    assert not (place / "out" / "manifest.json").exists()
+    before = {p.name: p.stat().st_ino for p in (place / "out" / "data").glob("*.parquet")}
+    made(place, HALF, rows=20)
+    found = {p.name: p.read_bytes() for p in (place / "out").rglob("*") if p.is_file()}
+    assert {n: b for n, b in found.items() if not n.endswith(".tmp")} == whole
+    kept = {p.name: p.stat().st_ino for p in (place / "out" / "data").glob("*.parquet") if p.name in before}
+    assert kept == before  # what was finished is not written again
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"rows": 16}])
+def test_parts_of_another_mixture_are_not_taken(place, monkeypatch, other):
+    monkeypatch.setattr("taskmill.recipes.mix.PART", 4)
+    asked = {"rows": 20, "seed": 0} | other
+    made(place, HALF, out="whole", **asked)
+    killed_at(14)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            made(place, HALF, rows=20)
+    finally:
+        on_write(None)
+    assert any((place / "out" / "data").glob("*.parquet"))
+    made(place, HALF, **asked)
+    for path in (place / "whole" / "data").iterdir():
+        assert path.read_bytes() == (place / "out" / "data" / path.name).read_bytes()
+    assert len(list((place / "out" / "data").glob("*.parquet"))) == len(
+        list((place / "whole/data").iterdir())
+    )
+
+
+def licensed(place):
+    rows = rows_of("l", 30)
+    for i, row in enumerate(rows):
+        row |= {"id": f"l{i:02}", "licence": ("MIT", "CC BY-NC 4.0", "")[i % 3]}
+    pq.write_table(pa.Table.from_pylist(rows), place / "data" / "licensed.parquet")
+    nested = pa.table(
+        {
+            "id": ["n0", "n1"],
+            "prompt": ["a", "b"],
+            "completion": ["c", "d"],
+            "source": [{"licence": "mit license"}, {"licence": "GPL-3.0"}],
+        }
+    )
+    pq.write_table(nested, place / "data" / "nested.parquet")
+    return {"sources": {"l": "data/licensed.parquet", "n": "data/nested.parquet"}}
+
+
+def test_only_admitted_licences_are_mixed_and_the_rest_is_written_with_the_reason(place):
+    manifest, table = made(place, licensed(place), licences=("mit",))
+    assert len(table) == 11
+    assert set(table["licence"].to_pylist()) == {"MIT", None}  # null: the row that states it in `source`
+    assert manifest["funnel"] == {"in": 32, "kept": 11, "left_out": 0, "dropped": {"licence": 21}}
+    assert manifest["licences"] == {"l": ["MIT"], "n": ["mit license"]}
+    dropped = pq.read_table(place / "out" / "dropped.parquet").to_pylist()
+    assert len(dropped) == 21
+    assert {row["reason"] for row in dropped} == {"licence"}
+    assert {row["detail"] for row in dropped} == {"it is CC BY-NC 4.0", "it is GPL-3.0", "it states none"}
+    kept = set(table["mix_row"].to_pylist())
+    assert not kept & {row["id"] for row in dropped}
+
+
+def test_rows_without_a_licence_are_admitted_by_name(place):
+    manifest, table = made(place, {"sources": {"l": licensed(place)["sources"]["l"]}}, licences=("unknown",))
+    assert len(table) == 10
+    assert manifest["licences"] == {"l": []}
+    assert made(place, licensed(place))[0]["funnel"]["dropped"] == {}
+    assert not (place / "out" / "dropped.parquet").exists()
+
+
+def test_a_source_without_an_admitted_row_is_named(place):
+    with pytest.raises(InputError, match=r"n: no row is licensed as CC BY-NC 4\.0; leave it out"):
+        made(place, licensed(place), licences=("CC BY-NC 4.0",))
+
+
+@pytest.mark.parametrize(
+    ("where", "rows"),
+    [
+        ({"task": "task1"}, 40),
+        ({"task": "!= task1"}, 160),
+        ({"task": "> task1"}, 140),
+        ({"other": 0}, 200),  # a column that is not there: 0, false, empty
+        ({"other": "> 0"}, 0),
+        ({"other": False}, 200),
+        ({"id": "< row005", "task": "task0"}, 5),
+    ],
+)
+def test_conditions_say_which_rows_a_source_has(place, where, rows):
+    mixture = {"sources": {"many": {"path": "data/many.parquet", "where": where}}}
+    if not rows:
+        with pytest.raises(InputError, match="no row is as `where` and `only` want it"):
+            made(place, mixture)
+        return
+    manifest, table = made(place, mixture)
+    assert len(table) == rows
+    assert manifest["funnel"] == {"in": 200, "kept": rows, "left_out": 200 - rows, "dropped": {}}
+
+
+def test_conditions_of_a_source_hold_beside_those_above_it(place):
+    many = {"path": "data/many.parquet", "where": {"id": "< row030"}}
+    mixture = {"where": {"task": "!= task0"}, "sources": {"many": many}}
+    assert len(made(place, mixture)[1]) == 10
+
+
+def test_only_some_tasks_are_drawn(place):
+    many = {"path": "data/many.parquet", "only": ["task1", "task3"]}
+    manifest, table = made(place, {"sources": {"many": many}})
+    assert set(table["mix_task"].to_pylist()) == {"task1", "task3"}
+    assert manifest["funnel"]["left_out"] == 80
+    with pytest.raises(ConfigError, match=r"only: no task 'task9'\. Did you mean 'task"):
+        made(place, {"sources": {"many": {**many, "only": "task9"}}})
+
+
+def test_a_condition_of_another_kind_is_named(place):
+    mixture = {"sources": {"many": {"path": "data/many.parquet", "where": {"task": "> 3"}}}}
+    with pytest.raises(ConfigError, match="where: task is of string, which does not compare with 3"):
+        made(place, mixture)
+
+
 def test_datasets_open_it(place, monkeypatch):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", place / "cache")
@@ -290,14 +432,14 @@ def test_a_file_of_another_tool_is_mixed(place):
 
 
 @pytest.mark.parametrize(
-    ("preset", "weights"),
+    ("preset", "weights", "drawn"),
     [
-        ("flan-2022-a", {"t0_sf": 15, "cot": 3, "niv2": 30}),
-        ("flan-2022-b", {"t0_sf": 27.9, "cot": 1.8, "niv2": 24.2}),
+        ("flan-2022-a", {"t0_sf": 15, "cot": 3, "niv2": 30}, (6250, 1250, 12500)),
+        ("flan-2022-b", {"t0_sf": 27.9, "cot": 1.8, "niv2": 24.2}, (10352, 668, 8980)),
     ],
 )
-def test_the_papers_proportions_hold_on_real_sources(shared_data, place, preset, weights):
-    """Muffin is not there: the other three keep their proportions to each other."""
+def test_the_papers_proportions_hold_on_real_sources(shared_data, place, preset, weights, drawn):
+    """Muffin is not there: the other three keep their proportions; docs/mix.md has the table."""
     sources = {
         "muffin": {"weight": 0},
         "t0_sf": {"path": str(shared_data / "flan" / "t0_rendered.parquet"), "tasks": "template_file"},
@@ -308,6 +450,7 @@ def test_the_papers_proportions_hold_on_real_sources(shared_data, place, preset,
     manifest = inspect_mixture(MixConfig(source=source, rows=20_000))
     counts = {name: record["count"] for name, record in manifest["sources"].items()}
     assert sum(counts.values()) == 20_000
+    assert tuple(counts[name] for name in weights) == drawn
     for name, weight in weights.items():
         tasks = manifest["sources"][name]["tasks"]
         share = weight / sum(weights.values())

@@ -83,6 +83,22 @@ def test_where_end_tokens_stand(tmp_path, tokenizer, eos, expected):
     assert manifest["tokens"] == expected
 
 
+def test_tokens_that_the_vocabulary_lacks_are_counted_by_task(tmp_path, tokenizer):
+    tokenizer.special_tokens["unk_token"] = "a"  # as if every a were one
+    rows = [
+        {"id": "0", "task": "one", "prompt": "xy", "completion": "aba"},
+        {"id": "1", "task": "two", "prompt": "xy", "completion": "bbb"},
+        {"id": "2", "task": "one", "prompt": "xyz", "completion": "bbb"},
+        {"id": "3", "task": "two", "prompt": "a" * 40, "completion": "b"},  # too long: does not count
+    ]
+    manifest, _ = packed(tmp_path, rows, length=16)
+    assert manifest["unknown_tokens"] == {"one": round(2 / 15, 6)}
+    assert any("13.333% of the tokens of one are unknown to bytes" in said for said in manifest["warnings"])
+    tokenizer.special_tokens["unk_token"] = "<end>"  # the end token, which no text becomes
+    manifest, _ = packed(tmp_path, rows, length=16)
+    assert manifest["unknown_tokens"] == {}
+
+
 def test_end_tokens_in_a_text_stay_text(tmp_path, tokenizer):
     _, table = packed(tmp_path, [{"prompt": "x<end>y", "completion": "b"}], length=64)
     (sequence,) = table.to_pylist()

@@ -135,3 +135,18 @@ def test_an_answer_named_by_its_letter_is_the_right_option():
 def test_a_style_depends_on_seed_and_chain_only():
     assert draw_style(1, "a", 2) == draw_style(1, "a", 3)
     assert len({draw_style(seed, "a", 2) for seed in range(20)}) > 10
+
+
+@given(
+    st.lists(st.from_regex("[a-g]{1,4}( [a-g]{1,4})?", fullmatch=True), min_size=2, max_size=40, unique=True),
+    st.data(),
+    st.integers(0, 500),
+)
+def test_options_of_any_number_keep_the_answer_whatever_it_is(options, data, seed):
+    """More options than letters, several right ones, and an answer that is none: said as they are."""
+    kind = data.draw(st.sampled_from(["one", "several", "none"]))
+    answer = {"one": options[0], "several": f"{options[0]} and {options[1]}", "none": "cannot be told"}[kind]
+    pair = Pair(with_options("Which is it?", options), answer)
+    said = chain_text([Shown("A text.", (pair,))], draw_style(seed, "c", 1))
+    assert answer in said
+    assert all(said.count(option) for option in options)

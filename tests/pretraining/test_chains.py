@@ -1,5 +1,7 @@
 """The scheduler: any number of texts in any number of rounds, each text once."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,3 +59,30 @@ def test_the_newest_examples_that_fit_are_shown_and_never_more(history, size, ro
     else:
         assert found == history[len(history) - max(fitting) :]
         assert count(prompt(text, found)) <= room
+
+
+def test_a_chain_goes_on_before_another_begins(tmp_path):
+    """With an engine of one place, a chain's prompts follow each other: its cache holds their beginning."""
+    from test_corpus import config, text, write
+
+    from taskmill.backends import GENERATORS, echo
+    from taskmill.recipes.corpus import corpus
+
+    asked = []
+
+    class OneByOne(echo.Echo):
+        def generate(self, requests):
+            for request in requests:
+                asked.append(request)
+                yield from super().generate([request])
+
+    if "one" in GENERATORS.names():
+        GENERATORS.unregister("one")
+    GENERATORS.register("one", lambda name, revision, config: OneByOne(name))
+    source = write(tmp_path / "t.jsonl", [{"text": text(i)} for i in range(12)])
+    corpus(config(source, ref="one:", format="pairs", augment=1.0, rounds=4, length=2048), tmp_path / "out")
+    assert [request.payload.round for request in asked] == [0, 1, 2, 3] * 3
+    for first, second in pairwise(asked):
+        if second.payload.round:
+            assert second.payload.chain == first.payload.chain
+            assert second.prompt.startswith(first.prompt)

@@ -22,7 +22,7 @@ from taskmill.recipes import ltd as recipe
 from taskmill.recipes.ltd import LtdConfig, evidence, ltd
 from taskmill.recipes.ltd.config import seconds_of
 from taskmill.recipes.ltd.evidence import Arm, claims, contrast, interval, smallest
-from taskmill.recipes.ltd.grid import planned
+from taskmill.recipes.ltd.grid import laid_out, thinned
 from taskmill.recipes.ltd.rows import read, region
 from taskmill.report.ltd import curves
 
@@ -81,7 +81,8 @@ def grid_of(config, learner=None):
     data = read(config, learner.lengths)
     found = region(data, config)
     speed = recipe.Speed(0.0, 0.0, 0.001)
-    return (data, found, *planned(config, data, found, learner, speed))
+    grid = laid_out(config, data, found, learner)
+    return (data, found, *thinned(grid, config, data, found, learner, speed))
 
 
 # what is trained on
@@ -496,6 +497,35 @@ def test_the_page_shows_the_curve_and_escapes_names(tables, tmp_path):
             assert 0 <= point["y"] <= 100
     assert [r["x"] for r in plot["ratios"]] == sorted(r["x"] for r in plot["ratios"])
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == json.loads(json.dumps(record))
+    assert "Learning curve" in page
+
+
+def test_the_learning_curve_says_how_many_rows_come_near_all(tables, tmp_path):
+    record = ltd(settings(tables, seeds=3, epsilon=0.1), tmp_path / "out", student=Stub())
+    found = record["curves"]["random"]
+    arms = {a["ratio"]: a for a in record["arms"] if a["selector"] == "random"}
+    assert not found["why"]
+    assert arms[5]["rows"] <= found["enough"]["low"] <= found["enough"]["value"] <= arms[100]["rows"]
+    a, b, c = (found[name]["value"] for name in "abc")
+    own = [a - b * arm["rows"] ** -c - arm["mean"] for arm in arms.values()]
+    assert found["misfit"] == pytest.approx(max(map(abs, own)), abs=1e-4)
+    line = found["line"]
+    assert [line[0]["rows"], line[-1]["rows"]] == [arms[5]["rows"], arms[100]["rows"]]
+    for point in line:
+        assert point["value"] == pytest.approx(a - b * point["rows"] ** -c, abs=2e-3)
+        assert point["low"] <= point["high"]
+    assert {len(dotted["line"].split()) for dotted in curves(record)["fitted"]} == {len(line)}
+    text = (tmp_path / "out" / "result.json").read_text()
+    assert "Infinity" not in text
+    assert "NaN" not in text
+
+
+def test_a_learning_curve_of_few_ratios_is_undecided(tables, tmp_path):
+    record = ltd(settings(tables, ratios=[50, 100]), tmp_path / "out", student=Stub())
+    assert "different sizes" in record["curves"]["k-center"]["why"]
+    assert record["curves"]["k-center"]["enough"] is None
+    assert curves(record)["fitted"] == []
+    assert "undecided" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_the_smallest_sufficient_core_set_is_written(tables, tmp_path):
@@ -574,15 +604,38 @@ def test_what_is_wrong_is_said_before_anything_is_trained(tables, tmp_path, chan
     learner = Stub()
     with pytest.raises(error, match=says):
         ltd(settings(tables, **changed), tmp_path / "out", student=learner)
-    assert len(learner.calls) <= 1  # the measurement of speed
+    assert learner.calls == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_columns_and_selectors_are_said_before_rows_are_tokenised(tables):
+    class Never(Stub):
+        def lengths(self, examples):
+            raise AssertionError("rows were tokenised")
+
+    own = bare(tables[0]), tables[1]
+    for changed in ({"selectors": ["k-centre"]}, {"region": "tsk=task 0"}, {"templates": ["1"]}):
+        with pytest.raises(UsageError):
+            read(settings(own, **changed), Never().lengths)
+
+
+def test_a_folder_that_was_there_before_is_not_removed_by_an_error(tables, tmp_path):
+    ltd(settings(tables), tmp_path / "out", student=Stub(), dry_run=True)
+    with pytest.raises(InputError):
+        ltd(settings(tables, region="task=other"), tmp_path / "out", student=Stub())
+    assert (tmp_path / "out" / "plan.json").exists()
+
+
+def bare(pool):
+    """Return the pool without its column of wordings."""
+    pq.write_table(pq.read_table(pool).drop_columns(["template"]), pool)
+    return pool
 
 
 def test_templates_must_be_known_to_be_counted(tables, tmp_path):
     pool, target = tables
-    bare = pq.read_table(pool).drop_columns(["template"])
-    pq.write_table(bare, pool)
     with pytest.raises(UsageError, match="--template-column"):
-        ltd(settings((pool, target), templates=["1"]), tmp_path / "out", student=Stub())
+        ltd(settings((bare(pool), target), templates=["1"]), tmp_path / "out", student=Stub())
 
 
 def test_an_id_twice_in_the_targets_is_refused(tables, tmp_path):

@@ -1,6 +1,7 @@
 """The bad input a pool may hold, through the command line: refused by name, or chosen from all the same."""
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from taskmill import cli
+from taskmill.select import SELECTORS, Selector, fill
 
 PLAIN = ["random", "length", "k-center", "k-center-robust", "k-means", "density", "facility-location"]
 VECTORS = [*PLAIN, "semdedup", "herding"]
@@ -98,7 +100,56 @@ def test_a_budget_above_all_chooses_all_and_says_so(capsys, tmp_path, method, bu
     assert code == 0
     assert sorted(picked(tmp_path / "s.parquet")) == ["0", "1", "2"]
     assert record["not_chosen"] == 0
-    assert ("whole pool" in record["shortfall"]) == (budget != "100%")
+    assert ("whole pool" in record["note"]) == (budget != "100%")
+    assert record["shortfall"] == ""
+    assert record["exit"] == {"code": 0, "reason": "done"}
+
+
+@dataclass(frozen=True)
+class Few(Selector):
+    """Rejects all but two rows."""
+
+    def pick(self, pool, budget, seed):
+        return fill(pool, budget, pool.by_id[:2], np.zeros(2))
+
+
+@pytest.fixture
+def few():
+    SELECTORS.register("few", Few)
+    yield
+    SELECTORS.unregister("few")
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("budget", ["6", "60tok", "100%"])
+def test_rows_that_are_rejected_end_in_exit_3_with_the_reason(capsys, tmp_path, budget):
+    pool = write(tmp_path / "p.parquet", v=vectors([[1, 0], [0, 1]] * 4), n=[10] * 8)
+    words = ("--embeddings", "v", "--tokens", "n", "--method", "few", "--budget", budget)
+    code, record, _ = run(capsys, pool, tmp_path / "s.parquet", *words)
+    assert code == 3
+    assert record["exit"] == {"code": 3, "reason": record["shortfall"]}
+    assert "the selector rejects the 6 rows that fit" in record["shortfall"]
+    assert len(picked(tmp_path / "s.parquet")) == record["chosen"]["rows"] == 2
+    assert record["shortfall"] in (tmp_path / "s.report.html").read_text()
+    kept = json.loads((tmp_path / "s.report.json").read_text())
+    assert kept["exit"] == record["exit"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "code"), [("2", 2), ("29tok", 2), ("1%", 2), ("3", 0), ("30tok", 0), ("4", 0)]
+)
+def test_rows_chosen_before_that_are_over_the_budget_are_refused(capsys, tmp_path, budget, code):
+    pool = write(tmp_path / "p.parquet", v=vectors(np.eye(6)), n=[10] * 6)
+    start = write(tmp_path / "start.parquet", id=["4", "0", "2"])
+    words = ("--embeddings", "v", "--tokens", "n", "--budget", budget, "--start", start)
+    found, record, error = run(capsys, pool, tmp_path / "s.parquet", *words)
+    assert found == code
+    if code:
+        assert "holds 3" in error
+        assert not (tmp_path / "s.parquet").exists()
+        return
+    assert picked(tmp_path / "s.parquet")[:3] == ["4", "0", "2"]
+    assert any("nothing is added" in w for w in record["warnings"]) == (budget != "4")
 
 
 def test_a_budget_below_the_shortest_row_is_refused_with_its_length(capsys, tmp_path):
@@ -186,7 +237,7 @@ def test_what_is_left_of_a_budget_of_tokens_is_said_truly(capsys, tmp_path):
     code, record, _ = run(capsys, pool, tmp_path / "s.parquet", *words)
     assert code == 0
     assert record["chosen"]["tokens"] == 11
-    assert record["shortfall"] == "3 tokens of the budget are left: no row left over fits"
+    assert record["note"] == "3 tokens of the budget are left: no row left over fits"
     assert set(record["selector"]["quotas"]) == {"a", "b"}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections import Counter
 from importlib.util import find_spec
 from itertools import pairwise
@@ -186,6 +188,32 @@ def test_static_is_the_mean_of_the_token_vectors(hashed, tmp_path):
         mean = encoder._table[ids].sum(axis=0)
         np.testing.assert_allclose(vector, mean / np.linalg.norm(mean) if ids else 0 * mean, atol=1e-6)
     np.testing.assert_array_equal(embed(pa.array([*TEXTS, "  "]), "static", tmp_path), found.vectors)
+
+
+@pytest.mark.skipif(not module._static_folder(), reason="wordllama, tokenizers or safetensors is missing")
+def test_words_tokenised_apart_give_the_vectors_of_whole_texts(hashed):
+    encoder = EMBEDDERS.get("static")("", None)
+    random = np.random.default_rng(3)
+    parts = [*"abT é日\t\n\u2581\u00a0.1\x00", "</s>", "<unk>", "  ", " the ", " ", " ", " ", "😀"]
+    texts = ["".join(random.choice(parts, random.integers(0, 25))) for _ in range(500)]
+    cut = encoder.encode(pa.array(texts))
+    marks, encoder._marks = encoder._marks, ""
+    np.testing.assert_array_equal(encoder.encode(pa.array(texts)), cut)
+    whole = [re.search(marks, text) is not None for text in texts]
+    assert 50 < sum(whole) < 450
+
+
+def test_texts_are_seen_whole_by_tokenizers_that_may_join_words():
+    spaces = {"type": "Sequence", "normalizers": module._SPACES}
+    model = {"type": "BPE", "vocab": {"\u2581a": 0, "b": 1}}
+    fine = {"model": model, "normalizer": spaces, "pre_tokenizer": None, "added_tokens": [{"content": "<s>"}]}
+    marks = module._cut_at_spaces(json.dumps(fine))
+    assert [bool(re.search(marks, text)) for text in ("a b", "a  b", " a", "a ", "a <s>")] == [
+        False, True, True, True, True,
+    ]  # fmt: skip
+    joined = {"type": "BPE", "vocab": {"b\u2581a": 0}}
+    for other in ({"model": joined}, {"model": {**model, "type": "Unigram"}}, {"normalizer": None}):
+        assert module._cut_at_spaces(json.dumps(fine | other)) == ""
 
 
 # The cache

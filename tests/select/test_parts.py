@@ -1,5 +1,7 @@
 """k-center in parts: against plain k-center, the best possible choice, and the guarantee it states."""
 
+import errno
+import os
 from itertools import combinations
 
 import numpy as np
@@ -14,6 +16,7 @@ from taskmill.config import build
 from taskmill.errors import InputError, UsageError
 from taskmill.kernels.distances import nearest_distance
 from taskmill.recipes import parts as reading
+from taskmill.recipes import scratch
 from taskmill.recipes import select as recipe
 from taskmill.recipes.select import SelectConfig, select
 from taskmill.select import Budget, Pool
@@ -198,9 +201,9 @@ def test_a_pool_is_never_read_whole(pool, tmp_path, monkeypatch):
         raise AssertionError("a whole file was read")
 
     sizes = []
-    matrix = reading.matrix
+    matrix = scratch.matrix
     monkeypatch.setattr(reading, "_BATCH", 50)
-    monkeypatch.setattr(reading, "matrix", lambda b, n: sizes.append(n) or matrix(b, n))
+    monkeypatch.setattr(scratch, "matrix", lambda b, n: sizes.append(n) or matrix(b, n))
     monkeypatch.setattr("taskmill.recipes.pool.read_file", refuse)
     monkeypatch.setattr("taskmill.recipes.tables.read_file", refuse)
     run(pool, tmp_path / "out.parquet", parts=3)
@@ -240,6 +243,33 @@ def test_a_vector_that_is_none_is_named(tmp_path, vector):
         run(tmp_path / "twice.parquet", tmp_path / "out.parquet", parts=2, budget="2")
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room is taken as files grow on this system")
+@pytest.mark.parametrize("turned", [{}, {"whiten": 2}, {"project": 2}])
+def test_a_full_disk_ends_the_command_and_not_the_process(pool, tmp_path, monkeypatch, turned):
+    calls, room = [], os.posix_fallocate
+
+    def full(*given):
+        calls.append(given)
+        if len(calls) > len(turned):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        room(*given)
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space"):
+        run(pool, tmp_path / "out.parquet", parts=2, **turned)
+    assert len(calls) == 1 + len(turned)
+    assert [p.name for p in tmp_path.iterdir()] == [pool.name]
+
+
+def test_texts_are_embedded_in_pieces_worth_a_look_into_the_cache(monkeypatch):
+    texts = [pa.array(["x" * 10] * 100) for _ in range(40)]
+    assert [len(piece) for piece in scratch.gathered(texts)] == [4000]
+    monkeypatch.setattr(scratch, "_ROWS", 1000)
+    assert [len(piece) for piece in scratch.gathered(texts)] == [1000] * 4
+    monkeypatch.setattr(scratch, "_TEXT", 3000)
+    assert [len(piece) for piece in scratch.gathered(texts)] == [300] * 13 + [100]
+
+
 def test_more_parts_than_rows_and_rows_that_are_all_alike(tmp_path):
     pq.write_table(pa.table({"vector": [[1.0, 0.0]] * 5 + [[0.0, 0.0]]}), tmp_path / "alike.parquet")
     record = run(tmp_path / "alike.parquet", tmp_path / "out.parquet", parts=9, budget="4")
@@ -248,4 +278,4 @@ def test_more_parts_than_rows_and_rows_that_are_all_alike(tmp_path):
     assert "5" not in pq.read_table(tmp_path / "out.parquet")["id"].to_pylist()
     record = run(tmp_path / "alike.parquet", tmp_path / "out.parquet", parts=2, budget="40")
     assert record["chosen"]["rows"] == 6
-    assert "whole pool" in record["shortfall"]
+    assert "whole pool" in record["note"]

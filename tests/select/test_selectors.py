@@ -491,6 +491,20 @@ def test_the_value_of_facility_location_is_that_of_the_plain_algorithm():
     assert chosen.scores.sum() == pytest.approx(best.sum(), rel=1e-6)
 
 
+@pytest.mark.parametrize("spread", [0.05, 1.0])
+def test_gains_kept_up_to_date_are_those_computed_anew(spread):
+    rng = np.random.default_rng(14)
+    pool = make(blobs(700, 12, rng, centres=40, spread=spread), rng)
+    likeness = all_pairs(pool.embeddings).astype(np.float64)
+    rows, _ = facility_location(likeness, ~pool.empty, np.ones(700, np.int64), 300, pool.rank)
+    chosen = selector("facility-location").pick(pool, Budget(rows=300), 0)
+    best = np.zeros(700)
+    for row, gain in zip(chosen.rows.tolist(), chosen.scores.tolist(), strict=True):
+        assert gain == pytest.approx(np.maximum(likeness[row] - best, 0).sum(), abs=1e-9)
+        best = np.maximum(best, likeness[row])
+    assert chosen.rows[: len(rows)].tolist() == rows
+
+
 def test_facility_location_on_a_graph_of_neighbours():
     rng = np.random.default_rng(13)
     pool = make(blobs(600, 16, rng), rng)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from taskmill.train import TrainRow
 from taskmill.train.encode import GAP, Encoded, Encoder, digest
+from taskmill.train.tree import Tree, pad
 
 HEAD, TAIL = "<|tasktype|>\nqa\n<|context|>\n", "\n<|task|>\n"
 
@@ -122,3 +123,35 @@ def test_the_digest_counts_tokens_order_and_boundary():
     ]
     assert len(set(found)) == 4
     assert digest([row([1, 2, 3], 1), b]) == found[0]
+
+
+@given(
+    st.lists(st.tuples(st.text("abc d", min_size=1, max_size=6), st.booleans()), min_size=1, max_size=6),
+    st.text("xyz ", max_size=5),
+)
+@settings(max_examples=60)
+def test_the_loss_is_on_the_learned_parts_of_a_completion_and_on_no_other(tokenizer, parts, prompt):
+    completion, spans = "", []
+    for part, learned in parts:
+        if not learned:
+            spans.append((len(completion), len(completion) + len(part)))
+        completion += part
+    row = TrainRow(prompt, completion, special=True, unlearned=tuple(spans))
+    found, encoder = encode(tokenizer, row)
+    wanted = "".join(part for part, learned in parts if learned)
+    if found is None:
+        assert "no token to learn" in encoder.refused[0].why
+        return
+    batch = pad([Tree((found,))], torch_of(), "cpu")
+    learned = batch.ids.roll(-1, dims=1)[batch.wanted].tolist()
+    assert len(learned) == found.supervised
+    # Nothing can predict the first token of a text without a prompt.
+    first = not prompt and parts[0][1]
+    assert text(tokenizer, learned) == wanted[first:]
+    assert text(tokenizer, found.ids) == prompt + completion
+
+
+def torch_of():
+    import torch
+
+    return torch

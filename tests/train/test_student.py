@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from taskmill.errors import InputError
-from taskmill.record import Example
+from taskmill.record import Document, Example
 from taskmill.tasks import get
 from taskmill.train import TrainConfig
+from taskmill.train.rows import tapt_rows
 from taskmill.train.student import Item, Student, grade, metric
 
 YES_NO = ("yes", "no", "not at all")
@@ -138,3 +139,45 @@ def test_marks_are_by_the_task_types_own_metric():
 def test_no_rows_at_all_is_an_error_of_training(student, tmp_path):
     with pytest.raises(InputError):
         student.learn([replace(example(0), instruction="word " * 2000)], [], 0, 1.0, tmp_path)
+
+
+TEXTS = ("river stone lamp river road stone lamp lamp " * 9, "stone road river")
+
+
+def test_a_document_is_as_long_as_the_tokens_that_are_read_of_it(folder, student):
+    rows = [Document("a", TEXTS[0]), example(1), Document("b", "  "), Document("c", TEXTS[1])]
+    found = student.lengths(rows)
+    assert found[1] == student.lengths([example(1)])[0]
+    assert found[2] == "there is no text"
+    for row, length in zip(rows, found, strict=True):
+        if isinstance(row, Document) and isinstance(length, int):
+            parts = list(tapt_rows([row], student.config.max_length, student._tokenizer))
+            ids = [student._tokenizer(p.completion, add_special_tokens=False)["input_ids"] for p in parts]
+            assert length == sum(map(len, ids)) + 1  # the end token, once
+
+
+def test_documents_are_learned_as_plain_text_and_beside_examples(folder, student, tmp_path):
+    documents = [Document(f"d{i}", text) for i, text in enumerate(TEXTS)]
+    before = student.learn([], [], 0, 1.0, tmp_path / "none", texts=TEXTS)
+    after = student.learn([*documents, example(1)], [], 0, 1.0, tmp_path / "one", texts=TEXTS)
+    own = student.lengths([*documents, example(1)])
+    assert after.record["counts"]["tokens"] == sum(own)
+    for (loss, tokens), (other, same) in zip(before.losses, after.losses, strict=True):
+        assert tokens == same
+        assert other < loss  # it was read in training
+
+
+def test_the_loss_of_a_text_is_that_of_plain_transformers(folder, tokenizer, student, tmp_path):
+    import torch
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    outcome = student.learn([], [], 0, 1.0, tmp_path / "none", texts=TEXTS[1:])
+    ids = tokenizer(TEXTS[1], add_special_tokens=False, return_tensors="pt")["input_ids"]
+    ids = torch.cat([ids, torch.tensor([[tokenizer.eos_token_id]])], dim=1)
+    with torch.no_grad():
+        logits = model(ids).logits[0, :-1].float()
+    expected = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum")
+    ((loss, tokens),) = outcome.losses
+    assert tokens == ids.shape[1] - 1
+    assert loss == pytest.approx(float(expected), rel=1e-5)

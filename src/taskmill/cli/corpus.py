@@ -1,4 +1,4 @@
-"""The command that builds a pre-training corpus."""
+"""The commands of instruction pre-training: cast, examine, corpus."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from taskmill.cli.base import CODES, cli, config_options, configured, progress
+from taskmill.cli.base import CODES, cli, config_options, configured, given, progress
 
-__all__ = ["corpus"]
+__all__ = ["cast", "corpus", "examine"]
 
 
 @cli.command(
@@ -60,3 +60,63 @@ def _show(manifest: Mapping[str, Any], out: Path) -> None:
         click.echo(f"{count:>10,} dropped: {reason}")
     shards = manifest["shards"]
     click.echo(f"{shards['bins']:,} sequences, {shards['fill']:.2%} full → {out / 'data'}, {out / 'shards'}")
+    click.echo(f"report: {out / 'report.html'}")
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  taskmill examine annotated.jsonl --seen squad,quac --out runs/examined\n"
+    "  taskmill examine annotated.jsonl --seen runs/cast --model vllm:my/synthesizer --out runs/mine\n\n"
+    + CODES
+)
+@click.argument("sources", nargs=-1)
+@click.option("-o", "--out", required=True, help="Folder for results, report and ledger.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@config_options("taskmill.recipes.examine.config:ExamineConfig")
+def examine(sources: tuple[str, ...], out: str, as_json: bool, **flags: Any) -> int:
+    """Hold a synthesizer's pairs and answers against annotated texts, seen in its tuning and unseen."""
+    from taskmill.config import build
+    from taskmill.console import show_examination
+    from taskmill.recipes.examine import ExamineConfig
+    from taskmill.recipes.examine import examine as run
+
+    config = build(ExamineConfig, {**given(flags), "sources": list(sources)})
+    with progress(as_json) as on_progress:
+        result = run(config, out, on_progress)
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False))
+    else:
+        show_examination(result, Path(out))
+    if result["exit"]["code"]:
+        click.echo(result["exit"]["reason"], err=as_json)
+    return int(result["exit"]["code"])
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  taskmill cast annotated.jsonl --out runs/cast\n"
+    "  taskmill train synthesizer runs/cast --out models/synthesizer\n\n" + CODES
+)
+@click.argument("sources", nargs=-1)
+@click.option("-o", "--out", required=True, help="Folder for the sequences.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+@config_options("taskmill.recipes.cast:CastConfig")
+def cast(sources: tuple[str, ...], out: str, as_json: bool, **flags: Any) -> int:
+    """Annotated datasets in, few-shot sequences that train an instruction synthesizer out."""
+    from taskmill.config import build
+    from taskmill.recipes.cast import CastConfig
+    from taskmill.recipes.cast import cast as run
+
+    config = build(CastConfig, {**given(flags), "sources": list(sources)})
+    with progress(as_json) as on_progress:
+        manifest = run(config, out, on_progress)
+    if as_json:
+        click.echo(json.dumps(manifest, ensure_ascii=False))
+        return 0
+    for name, own in manifest["datasets"].items():
+        click.echo(
+            f"{own['texts']:>8,} texts {own['pairs']:>8,} pairs {own['sequences']:>6,} sequences  {name}"
+        )
+    pairs = manifest["pairs"]
+    click.echo(f"{pairs['in']:,} pairs in, {pairs['kept']:,} kept; sequences {manifest['fill']:.2%} full")
+    for reason, count in pairs["dropped"].items():
+        click.echo(f"{count:>10,} dropped: {reason}")
+    return 0

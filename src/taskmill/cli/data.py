@@ -72,12 +72,14 @@ def dedup(sources: tuple[str, ...], out: str, as_json: bool, **flags: Any) -> in
     "  taskmill decontaminate train.parquet --against my-test.jsonl,mmlu --mode 8gram50 --out clean/\n"
     "  taskmill decontaminate my-test.jsonl --build my-test.index   # hashes only, to be shared\n\n" + CODES
 )
-@click.argument("source")
+@click.argument("sources", nargs=-1)
 @click.option("-o", "--out", default=None, help="Folder for kept, dropped and the report.")
-@click.option("--build", default=None, help="Write an index of SOURCE, an evaluation file: hashes only.")
+@click.option("--build", default=None, help="Write an index of SOURCES, evaluation files: hashes only.")
 @_JSON
 @config_options("taskmill.recipes.decontaminate:DecontaminateConfig")
-def decontaminate(source: str, out: str | None, build: str | None, as_json: bool, **flags: Any) -> int:
+def decontaminate(
+    sources: tuple[str, ...], out: str | None, build: str | None, as_json: bool, **flags: Any
+) -> int:
     """Drop training rows that hold items of evaluation sets: your files, and public ones by their hashes."""
     from taskmill.config import build as configure
     from taskmill.recipes.decontaminate import DecontaminateConfig
@@ -86,13 +88,13 @@ def decontaminate(source: str, out: str | None, build: str | None, as_json: bool
 
     if build:
         if out or given(flags):
-            raise UsageError("--build only writes an index of SOURCE; leave --out and all other flags out")
-        record = build_index([source], build)
+            raise UsageError("--build only writes an index of SOURCES; leave --out and all other flags out")
+        record = build_index(sources, build)
         click.echo(json.dumps(record) if as_json else f"{record['items']} items → {build}")
         return 0
     if not out:
         raise UsageError("--out is missing; name a folder for kept, dropped and the report")
-    config = replace(configure(DecontaminateConfig, given(flags)), source=source)
+    config = replace(configure(DecontaminateConfig, given(flags)), sources=sources)
     return _report("decontaminate", run_decontaminate, config, out, as_json)
 
 
@@ -120,4 +122,7 @@ def select(source: str, out: str, as_json: bool, **flags: Any) -> int:
         from taskmill.console import show_selection
 
         show_selection(record, Path(out))
-    return 0
+    end = record["exit"]
+    if end["code"]:
+        click.echo(end["reason"], err=as_json)
+    return int(end["code"])

@@ -1,4 +1,4 @@
-"""Commands that put training data together: mix, pack."""
+"""Commands that put training data together: mix, ablate, pack."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from taskmill.cli.base import CODES, cli, config_options, given, progress
 from taskmill.errors import UsageError
 
-__all__ = ["mix", "pack"]
+__all__ = ["ablate", "mix", "pack"]
 
 
 @cli.command(
@@ -84,6 +84,37 @@ def _show_mixture(manifest: Mapping[str, Any], out: Path | None) -> None:
                 )
     if out is not None:
         click.echo(f"→ {out}")
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  taskmill ablate mixture.yaml --rows 2000 --out ablation/\n"
+    "  taskmill ablate mixture.yaml --arms no-cot,tasks=8,few-shot=0.5 --train proof.yaml --out ablation/\n\n"
+    + CODES
+)
+@click.argument("mixture")
+@click.option("-o", "--out", required=True, help="Folder for the arms and result.json.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@config_options("taskmill.recipes.ablation:AblationConfig")
+def ablate(mixture: str, out: str, as_json: bool, **flags: Any) -> int:
+    """Make a mixture without one of its parts each time, check what changed, and train students if asked."""
+    from taskmill.config import build
+    from taskmill.recipes.ablation import AblationConfig
+    from taskmill.recipes.ablation import ablate as run_ablation
+
+    config = build(AblationConfig, {**given(flags), "source": mixture})
+    with progress(as_json) as on_progress:
+        result = run_ablation(config, out, on_progress)
+    code, reason = result["exit"]["code"], result["exit"]["reason"]
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False))
+    else:
+        for name, arm in result["arms"].items():
+            shares = "  ".join(f"{share} {value:.1%}" for share, value in arm["shares"].items())
+            click.echo(f"{name:<14}  {arm['rows']:,} rows  {arm['tasks']} tasks  {shares}")
+        click.echo(f"→ {out}")
+    if code:
+        click.echo(reason, err=True)
+    return int(code)
 
 
 @cli.command(

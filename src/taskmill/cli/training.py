@@ -94,3 +94,32 @@ def student(run: str, out: str, as_json: bool, layout: str, **flags: Any) -> int
     with progress(as_json) as on_progress:
         record = train_student(run, _training(flags), out, layout=layout, on_progress=on_progress)
     return _trained(record, out, as_json)
+
+
+@train.command(
+    "corpus",
+    epilog="\b\nExamples:\n  taskmill train corpus runs/medicine --target test.jsonl --budget 1h -o worth\n"
+    "  taskmill train corpus runs/medicine --target pubmedqa=pubmedqa.parquet --seeds 3 "
+    "--instruct smollm2-135m --scales 0.5,1 --out worth\n\n" + CODES,
+)
+@click.argument("source")
+@click.option("-o", "--out", required=True, help="Folder of the comparison; the same command continues it.")
+@click.option("--dry-run", is_flag=True, help="Measure the speed and say what would be trained.")
+@_JSON
+@config_options("taskmill.recipes.pretrain.config:PretrainConfig")
+def pretrain(source: str, out: str, dry_run: bool, as_json: bool, **flags: Any) -> int:
+    """Continual pre-training on a corpus: with its pairs against its raw texts, at equal tokens."""
+    from taskmill.config import build
+    from taskmill.recipes.pretrain import PretrainConfig
+    from taskmill.recipes.pretrain import pretrain as run
+
+    config = build(PretrainConfig, {**given(flags), "source": source})
+    with progress(as_json) as on_progress:
+        record = run(config, out, on_progress, dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps(record, ensure_ascii=False))
+    else:
+        from taskmill.console import show_pretraining
+
+        show_pretraining(record, Path(out))
+    return 0

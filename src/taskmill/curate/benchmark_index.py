@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
+from taskmill.curate.folding import fold, folded
 from taskmill.durable import atomic_write
 from taskmill.errors import InputError, UsageError
 from taskmill.kernels import text
@@ -34,6 +35,7 @@ __all__ = [
     "Item",
     "digest_of",
     "index_of",
+    "is_index",
     "join",
     "read_index",
     "shipped",
@@ -49,8 +51,8 @@ _FORMAT = "taskmill-index"
 _VERSION = 1
 _HEADER = 1 << 20  # most bytes of a header line (chosen: the shipped ones have under 1 kB)
 _FILE = 1 << 30  # most bytes of a file and of its payload (chosen: 250M words of evaluation text)
-_PROBE = "Naïve ÉTUDES cost 3.5 € in 北京; über_all, don't: ЖУК ไทย can't 10,000 straße"
-"""A text whose hashes change when words are cut, lowered or hashed in another way."""
+_PROBE = "Naïve ÉTUDES cost 3.5 € in 北京; über_all, don't: ЖУК ไทย can't 10,000 straße oﬃce"
+"""A text whose hashes change when words are folded, cut, lowered or hashed in another way."""
 
 
 class Item(NamedTuple):
@@ -76,7 +78,7 @@ class Index(NamedTuple):
 @cache
 def tokenizer() -> str:
     """Return a fingerprint of how words are cut and hashed; indexes of another one do not match texts."""
-    words = text.hashes(_PROBE)
+    words = text.hashes(fold(_PROBE).text)
     return hashlib.blake2b(words.tobytes() + text.grams(words, GRAM).tobytes(), digest_size=8).hexdigest()
 
 
@@ -116,7 +118,7 @@ def _hashes(texts: pa.Array) -> tuple[Array, Array, Array]:
     """Return (grams, first gram of each part, words of each part); short parts have one hash of all words."""
     from taskmill.kernels.words import ngrams, words
 
-    found = words(texts)
+    found = words(folded(texts))
     sizes = np.diff(found.rows).astype(np.int32)
     first = _bounds(sizes)
     grams = np.zeros(int(first[-1]), np.uint32)
@@ -256,6 +258,17 @@ def read_index(path: Path) -> Index:
     return Index(
         _parts(columns, len(ids)), ids, np.zeros(len(ids), np.int32), (str(head["name"]),), (header,)
     )
+
+
+def is_index(path: Path) -> bool:
+    """Say whether a file begins like an index, of this version or another."""
+    with path.open("rb") as file:
+        line = file.readline(_HEADER)
+    try:
+        head = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(head, dict) and head.get("format") == _FORMAT
 
 
 def digest_of(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Rows that hold parts of evaluation items: four rules of the field, each with the places as evidence.
 
-An item is made of parts (questions, answers, passages); a word is what `kernels.words` says it is, so case,
-punctuation and spaces never hide a match.
+An item is made of parts (questions, answers, passages); a word is what `kernels.words` says it is of a folded
+text (`curate.folding`), so case, punctuation, spaces and ligatures never hide a match.
 
 `13gram`   thirteen words in a row of any part (GPT-3, arXiv 2005.14165, appendix C). 13-grams in more than
            `frequent` training rows are ignored as the paper does, but never a run that covers more than half
@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from taskmill.curate.folding import fold, folded
 from taskmill.errors import ConfigError, InputError
 from taskmill.kernels.text import GRAM
 
@@ -181,8 +182,9 @@ def prepare(index: Index, rule: Rule) -> Search:
         wanted = long & np.isin(parts.kinds, [names.index(p) for p in rule.parts])
         look = table(parts, wanted)
     if not wanted.any():
+        sought = ("question",) if rule.mode == "decon" else rule.parts
         raise InputError(
-            f"none of the {len(index.ids)} evaluation items has a {' or '.join(rule.parts)} of "
+            f"none of the {len(index.ids)} evaluation items has a {' or '.join(sought)} of "
             f"{rule.min_words} words, so nothing would be found; lower --min-words or give longer texts"
         )
     size = _SIZES.get(rule.mode)
@@ -225,7 +227,7 @@ def _scan(texts: pa.Array, search: Search, base: int) -> Hits:
     from taskmill.kernels import probe
     from taskmill.kernels.words import words
 
-    found = words(texts)
+    found = words(folded(texts))
     sizes = np.diff(found.rows)
     parts = search.against.parts
     if search.rule.mode == "decon":
@@ -285,14 +287,24 @@ def _characters(texts: pa.Array, rows: Array, first: Array, past: Array) -> tupl
     if not len(rows):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     chosen, number = np.unique(rows, return_inverse=True)
-    own = texts.take(pa.array(chosen))
+    given = texts.take(pa.array(chosen))
+    own = folded(given)
     found = words(own, places=True)
     data, bounds = buffers(own)
     heads = np.concatenate(([0], np.cumsum((data[: bounds[-1]] & 0xC0) != 0x80)))
     begin, word = bounds[:-1][number], found.rows[:-1][number]
     start = heads[begin + found.starts[word + first]] - heads[begin]
     end = heads[begin + found.ends[word + past - 1]] - heads[begin]
+    if own is not given:
+        _unfolded(given, number, start, end)
     return start.astype(np.int64), end.astype(np.int64)
+
+
+def _unfolded(given: pa.Array, number: Array, start: Array, end: Array) -> None:
+    """Bring characters of folded texts back to the texts as given; entry i is of text `number[i]`."""
+    texts = [fold(text) for text in given.to_pylist()]
+    for i, text in enumerate(number.tolist()):
+        start[i], end[i] = texts[text].place(int(start[i]), int(end[i]))
 
 
 def settle(found: Sequence[Hits], search: Search) -> pa.Table:

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 
 from taskmill.curate.benchmark_index import KINDS, Index, join, read_index, shipped
 from taskmill.curate.decontaminate import locate
+from taskmill.curate.folding import fold, folded
 from taskmill.errors import InputError
 from taskmill.kernels.text import GRAM, cut, grams, hashes
 from taskmill.record import Example, Reason
@@ -88,13 +89,13 @@ class Screen:
         self._places = (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
         self._index = index
         # A passage is asked about often, and its examples are looked at twice (chosen: some 4 MB of text).
-        self._passage_runs = lru_cache(maxsize=4096)(lambda passage: self._runs(hashes(passage)))
+        self._passage_runs = lru_cache(maxsize=4096)(lambda passage: self._runs(_words(passage)))
 
     def match(self, example: Example) -> Match | None:
         """Return the item that an example holds most of, or None; of equals the one of the smallest id."""
         written = _written(example)
         text = _text(written)
-        words = hashes(text)
+        words = _words(text)
         quoted = self._passage_runs(example.context)
         own = next((r for r in self._best(self._runs(words)) if self._counts(r, words, quoted)), None)
         passage = next((r for r in self._best(quoted) if self._leaks(r)), None)
@@ -117,7 +118,7 @@ class Screen:
         """Return which texts have eight words in a row whose 5-grams are all in the index (bool)."""
         from taskmill.kernels.words import ngrams, words
 
-        hashed, rows = ngrams(words(pa.array(texts, pa.large_string())), GRAM)
+        hashed, rows = ngrams(words(folded(pa.array(texts, pa.large_string()))), GRAM)
         _, there = self._found((hashed >> np.uint64(32)).astype(np.uint32))
         least = _SHORT - GRAM + 1
         side = np.concatenate(([0], np.cumsum(there)))
@@ -230,8 +231,10 @@ class Screen:
         return whole and int(parts.words[run.part]) >= _RUN and int(parts.kinds[run.part]) != _PASSAGE
 
     def _match(self, run: _Run, text: str, columns: list[tuple[str, str]]) -> Match:
-        spans = cut(text)[run.at : run.at + run.grams + GRAM - 1]
-        whole = {"start": spans[0][0], "end": spans[-1][1]}
+        own = fold(text)
+        spans = cut(own.text)[run.at : run.at + run.grams + GRAM - 1]
+        start, end = own.place(spans[0][0], spans[-1][1])
+        whole = {"start": start, "end": end}
         first = locate([whole], [len(value) for _, value in columns])[0]
         return Match(
             self._item(run), columns[first["column"]][0], first["start"], first["end"], self._share(run)
@@ -242,6 +245,10 @@ class Screen:
 def shipped_screen() -> Screen:
     """Return the indexes that come with the package, read once."""
     return Screen(join([read_index(path) for path in shipped().values()]))
+
+
+def _words(text: str) -> Array:
+    return hashes(fold(text).text)
 
 
 def _text(columns: Sequence[tuple[str, str]]) -> str:

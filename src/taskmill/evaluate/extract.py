@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from taskmill.evaluate.numbers import NUMBER, canonical, plain
 from taskmill.registry import Registry
+from taskmill.templates.endings import endings
 
 __all__ = ["EXTRACTORS", "Answer", "Extraction", "Extractor", "Kind", "extract", "kind_of", "readable"]
 
@@ -55,13 +57,14 @@ class Extractor:
 
 EXTRACTORS: Registry[Extractor] = Registry("extractor")
 for _one in (
-    Extractor("bbh", "", "start", 2),
-    Extractor("bbh-cot", "", "whole", 2),
-    Extractor("letter", "letter", "start", 2),
-    Extractor("letter-cot", "letter", "whole", 2),
-    Extractor("number", "number", "last", 2),
-    Extractor("label", "label", "start", 2),
-    Extractor("text", "text", "start", 2),
+    Extractor("bbh", "", "start", 3),
+    Extractor("bbh-cot", "", "whole", 3),
+    Extractor("letter", "letter", "start", 3),
+    Extractor("letter-cot", "letter", "whole", 3),
+    Extractor("number", "number", "last", 3),
+    Extractor("label", "label", "start", 3),
+    Extractor("text", "text", "start", 3),
+    Extractor("span", "span", "start", 1),
 ):
     EXTRACTORS.register(_one.name, _one)
 
@@ -90,11 +93,26 @@ _NATIVE = (
     r"|उत्तर\s*(?:है|[:：])|\bđáp án\s*(?:là|[:：])|\bcevap\s*[:：]|απάντηση\s*(?:είναι|[:：])"
 )
 _HEADING = r"^#{1,6}[ \t]{0,9}(?:final[ \t]{1,9})?answer[ \t\r]{0,9}$"
-_CUE = re.compile(rf"{_HEADING}|{_ENGLISH}|{_NATIVE}|####", re.IGNORECASE | re.MULTILINE)
+
+
+@cache
+def _cue() -> re.Pattern[str]:
+    """Return what announces an answer: the phrases above, and the endings chains of thought are taught."""
+    known = "|".join((_HEADING, _ENGLISH, _NATIVE, "####"))
+    taught = (
+        ("^" if e.cue.startswith("\n") else "") + re.escape(e.cue.strip())
+        for e in endings()
+        if not re.search(known, e.cue, re.IGNORECASE | re.MULTILINE)
+    )
+    return re.compile("|".join((known, *taught)), re.IGNORECASE | re.MULTILINE)
+
+
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _MARKUP = re.compile(r"\*\*|__|`|\\text\{([^{}]*)\}")
 _NOT = re.compile(r"\s*(?:not|n't|unlikely|unclear|unknown)\b", re.IGNORECASE)
 _THINKING = re.compile(r"\A.*</think>", re.DOTALL)
+_WIDE = {0xFF08: "(", 0xFF09: ")", **{0xFEE0 + i: chr(i) for i in range(ord("A"), ord("z") + 1)}}
+"""Full-width brackets and letters, as texts in Chinese and Japanese write them."""
 
 
 def readable(output: object) -> str:
@@ -109,6 +127,7 @@ def readable(output: object) -> str:
 def extract(output: str, extractor: Extractor, wanted: Answer) -> Extraction:
     """Return the answer in an output and the rule that found it. Never raises, whatever the output is."""
     read = _KINDS[wanted.kind]
+    output = output.translate(_WIDE) if wanted.kind == "letter" else output
     text = _RUN_ON.split(_MARKUP.sub(r"\1", _THINKING.sub("", output)))
     body = next((part for part in text if part.strip()), "").strip()
     if not body:
@@ -117,7 +136,7 @@ def extract(output: str, extractor: Extractor, wanted: Answer) -> Extraction:
         answer, span = read(boxed.replace("{,}", ",").strip(), wanted)
         if answer:
             return Extraction(answer, "boxed", span)
-    for cue in list(_CUE.finditer(body))[: -_CUES - 1 : -1]:
+    for cue in list(_cue().finditer(body))[: -_CUES - 1 : -1]:
         found = _behind(body[cue.end() : cue.end() + _FRAGMENT], cue[0], wanted)
         if found.answer:
             return found
@@ -126,8 +145,8 @@ def extract(output: str, extractor: Extractor, wanted: Answer) -> Extraction:
 
 def _behind(rest: str, cue: str, wanted: Answer) -> Extraction:
     """Read the line behind a cue. A colon or a heading may announce text: a number must then come at once."""
-    fragment = rest.lstrip(" \t\r\n:：").partition("\n")[0]
-    if _NOT.match(fragment) and wanted.kind != "text":
+    fragment = _unwrapped(rest.lstrip(" \t\r\n:：").partition("\n")[0].partition("</answer>")[0], wanted)
+    if _NOT.match(fragment) and wanted.kind not in ("text", "span"):
         return Extraction()
     strict = cue.startswith("#") or cue.rstrip().endswith((":", "：", "="))
     if strict and wanted.kind == "number" and not re.match(r"[^\w\n]{0,4}\d", plain(fragment)):
@@ -135,6 +154,16 @@ def _behind(rest: str, cue: str, wanted: Answer) -> Extraction:
     answer, span = _KINDS[wanted.kind](fragment, wanted)
     name = " ".join(cue.casefold().split()).strip()
     return Extraction(answer, f"cue: {name}" if answer else "", span)
+
+
+def _unwrapped(fragment: str, wanted: Answer) -> str:
+    """Return an answer in words without the brackets an ending puts around it: "[red]." and "red)"."""
+    if wanted.kind not in ("words", "text", "span"):
+        return fragment
+    text = fragment.strip().removesuffix(".").rstrip()
+    if text.startswith("[") and text.endswith("]") and not set("[]") & set(text[1:-1]):
+        return text[1:-1]
+    return text[:-1] if text.endswith(")") and "(" not in text else fragment
 
 
 def _without_cue(body: str, without: str, wanted: Answer) -> Extraction:
@@ -161,7 +190,8 @@ def _without_cue(body: str, without: str, wanted: Answer) -> Extraction:
 
 def _begins(line: str, span: str, wanted: Answer) -> bool:
     """Say whether the answer opens the line; a label or a letter anywhere in a sentence is no answer."""
-    return wanted.kind in ("text", "words") or line.lstrip(" \"'([*").startswith(span.lstrip(" \"'(["))
+    free = wanted.kind in ("text", "span", "words")
+    return free or line.lstrip(" \"'([*-").startswith(span.lstrip(" \"'(["))
 
 
 # kinds
@@ -174,12 +204,19 @@ _ARTICLE = re.compile(r"(?:A|I)\s+[A-Za-z']")
 """What begins a sentence like an option's letter: "A dog", "A DNA sequence", "I think"."""
 
 
+_REASON = re.compile(r"\s*[,.;:(]|\s+(?:because|since|as|which|so|due|for)\b", re.IGNORECASE)
+"""What may follow an answer in its sentence."""
+
+_SENTENCE = re.compile(r"(?<=[^\W\d_]{3})[.!?。](?=\s+[^\W\d_a-z]|$)|。")
+"""The end of a first sentence: no abbreviation, and what follows begins a sentence."""
+
+
 def _letter(fragment: str, wanted: Answer) -> tuple[str, str]:
     text = fragment.strip()
     if len(_bare(text)) > 1 and (own := _by_text(text, wanted.options))[0]:
         return own  # first: a text may begin like a letter ("A DNA sequence") or name others ("(A) and (B)")
     bare = _BARE.match(text)
-    if bare and (bare[1].isupper() or len(text.strip(" .\"'")) == 1) and not _ARTICLE.match(text):
+    if bare and (bare[1].isupper() or len(text.strip(" .)\"'")) == 1) and not _ARTICLE.match(text):
         found, span = bare[1].upper(), bare[0]
     elif bracketed := _BRACKETED.search(text):
         found, span = bracketed[1].upper(), bracketed[0]
@@ -198,7 +235,24 @@ def _by_text(text: str, options: Sequence[str]) -> tuple[str, str]:
     same = same or [
         letter for letter, option in bare.items() if option and own == _bare(f"{letter} {option}")
     ]
-    return (f"({same[0]})", text) if len(same) == 1 else ("", "")
+    return (f"({same[0]})", text) if len(same) == 1 else _by_beginning(text, options)
+
+
+def _by_beginning(text: str, options: Sequence[str]) -> tuple[str, str]:
+    """Return the letter of the option a sentence begins with, if a reason and no other option follows."""
+    found: list[tuple[int, int, str]] = []
+    for i, option in enumerate(options[:26]):
+        words = option.strip(" .\"'").split()
+        match = re.match(r"[\"']?" + r"\s+".join(map(re.escape, words)), text, re.IGNORECASE)
+        if words and match and _REASON.match(text[match.end() :]):
+            found.append((match.end(), i, match[0]))
+    if not found:
+        return "", ""
+    end, own, span = max(found)
+    rest = text[end:].casefold()
+    others = (_bare(option) for i, option in enumerate(options[:26]) if i != own)
+    named = any(re.search(rf"(?<!\w){re.escape(other)}(?!\w)", rest) for other in others if other)
+    return ("", "") if named else (f"({chr(ord('A') + own)})", span)
 
 
 def _bare(text: str) -> str:
@@ -230,7 +284,7 @@ def _brackets(fragment: str, wanted: Answer) -> tuple[str, str]:
 
 def _words(fragment: str, wanted: Answer) -> tuple[str, str]:
     del wanted
-    text = fragment.strip().removesuffix(".").strip(" \"'")
+    text = _SENTENCE.split(fragment.strip(), maxsplit=1)[0].removesuffix(".").strip(" \"'")
     return " ".join(re.split(r"[\s,]+", text.casefold())).strip(), text
 
 
@@ -240,6 +294,10 @@ def _text(fragment: str, wanted: Answer) -> tuple[str, str]:
     return text.removesuffix(".").strip(" \"'“”«»") or text, text
 
 
+def _span(fragment: str, wanted: Answer) -> tuple[str, str]:
+    return _text(_SENTENCE.split(fragment.strip(), maxsplit=1)[0], wanted)
+
+
 _KINDS: dict[str, Kind] = {
     "letter": _letter,
     "label": _label,
@@ -247,6 +305,7 @@ _KINDS: dict[str, Kind] = {
     "brackets": _brackets,
     "words": _words,
     "text": _text,
+    "span": _span,
 }
 
 _PAIRS = ({"yes", "no"}, {"true", "false"}, {"valid", "invalid"}, {"yes", "no", "maybe"})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from taskmill.evaluate.extract import Answer, Extraction, Extractor, extract
 from taskmill.evaluate.numbers import same
+from taskmill.evaluate.stemming import stem
 from taskmill.registry import Registry
 from taskmill.tasks.metrics import exact_match, rouge_l, squad_f1
 
@@ -81,7 +82,7 @@ def _squad_languages(answer: str, golds: Sequence[str], wanted: Answer) -> Marks
 
 def _rouge(answer: str, golds: Sequence[str], wanted: Answer) -> Marks:
     del wanted
-    best = max((rouge_l(answer, gold) for gold in golds), default=0.0)
+    best = max((rouge_l(answer, gold, stem=stem) for gold in golds), default=0.0)
     return {"accuracy": exact_match(answer, golds), "rouge_l": best}
 
 
@@ -91,7 +92,7 @@ for _one in (
     Metric("labels", _exact, others=("macro_f1",)),
     Metric("squad", _squad, "f1", ("f1",)),
     Metric("squad-languages", _squad_languages, "accuracy", ("f1",)),
-    Metric("rouge", _rouge, "rouge_l", ("rouge_l",)),
+    Metric("rouge", _rouge, "rouge_l", ("rouge_l",), 2),
 ):
     METRICS.register(_one.name, _one)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from taskmill.calls import Completion, Request, Sampling, Scorer, ScoreRequest
 from taskmill.ids import content_id
 
-__all__ = ["MODES", "Choices", "Ranked", "Weigher", "choose", "macro_f1", "weigh", "weighed"]
+__all__ = ["MODES", "Choices", "Ranked", "Weigher", "auc", "choose", "macro_f1", "weigh", "weighed"]
 
 MODES = ("sum", "mean", "bytes", "unconditional", "calibrated")
 """How the log-likelihood of an option is made comparable: as it is; by its tokens; by its UTF-8 bytes; less
@@ -28,10 +28,14 @@ class Choices(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """The option chosen under a mode, and whether another one was as good (the first then wins)."""
+    """The option chosen under a mode, and whether another one was as good (the first then wins).
+
+    `margin`: by how much the first of two options is likelier under the mode, None for more options.
+    """
 
     option: int
     tied: bool
+    margin: float | None = None
 
 
 class Weigher:
@@ -94,7 +98,32 @@ def choose(
         values = [v - b for v, b in zip(values, base.logprobs, strict=True)]
     values = [-math.inf if math.isnan(v) else v for v in values]
     best = max(range(len(values)), key=lambda i: values[i])
-    return Ranked(best, sum(v == values[best] or abs(v - values[best]) < 1e-9 for v in values) > 1)
+    tied = sum(v == values[best] or abs(v - values[best]) < 1e-9 for v in values) > 1
+    if len(values) != 2:
+        return Ranked(best, tied)
+    return Ranked(best, tied, 0.0 if values[0] == values[1] else values[0] - values[1])
+
+
+def auc(margins: Sequence[float], first: Sequence[bool]) -> float | None:
+    """Return the area under the ROC curve of two classes; None where all items are of one.
+
+    It is the share of pairs of an item whose gold is the `first` option and one whose gold is not in which
+    the former's margin is larger, equal margins counting a half (Mann and Whitney 1947): it asks how well
+    the likelihoods order the items, wherever the threshold lies. By ranks, n log n.
+    """
+    ones = sum(first)
+    zeros = len(first) - ones
+    if not ones or not zeros:
+        return None
+    order = sorted(range(len(margins)), key=lambda i: margins[i])
+    ranks, at = 0.0, 0
+    while at < len(order):
+        end = at
+        while end < len(order) and margins[order[end]] == margins[order[at]]:
+            end += 1
+        ranks += sum(first[i] for i in order[at:end]) * (at + 1 + end) / 2  # tied items share a mean rank
+        at = end
+    return (ranks - ones * (ones + 1) / 2) / (ones * zeros)
 
 
 def macro_f1(golds: Sequence[str], answers: Sequence[str]) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from taskmill.evaluate.averages import COVERAGE, Average, Task, normalised
 from taskmill.evaluate.intervals import Interval, bootstrap, of_task
 from taskmill.evaluate.marks import Metric
-from taskmill.evaluate.ranking import macro_f1
+from taskmill.evaluate.ranking import auc, macro_f1
 
 __all__ = ["Mark", "doubled", "robustness", "summary"]
 
@@ -19,7 +19,8 @@ __all__ = ["Mark", "doubled", "robustness", "summary"]
 class Mark:
     """The verdict on one item: what was read from the output by which rule ("": nothing), and its marks.
 
-    `chance` is what guessing gives (None: not known), `mended` the mark against a corrected gold.
+    `chance` is what guessing gives (None: not known), `mended` the mark against a corrected gold. `margin`:
+    of an item of two classes, by how much the class `classes[0]` is likelier.
     """
 
     id: str
@@ -33,6 +34,8 @@ class Mark:
     chance: float | None = None
     mended: float | None = None
     extra: Mapping[str, float] = field(default_factory=dict)
+    margin: float | None = None
+    classes: tuple[str, ...] = ()
 
 
 def summary(
@@ -71,6 +74,7 @@ def summary(
         "extraction_failures": failed,
         "extraction_failure_rate": round(failed / len(marks), 6),
         "rules": dict(sorted(Counter(mark.rule or "none" for mark in marks).items())),
+        "chance": None if (guessing := _chance(by_task, weights[first])) is None else round(guessing, 6),
         "normalised": _normalised(by_task, values["accuracy"], weights[first]),
     }
     if average.name in COVERAGE:
@@ -92,6 +96,8 @@ def _task(
     }
     if "macro_f1" in metric.others:
         found["macro_f1"] = round(macro_f1([m.target for m in own], [m.answer for m in own]), 6)
+        if (area := _auc(own)) is not None:
+            found["auc"] = round(area, 6)
     if own[0].group:
         found["group"] = own[0].group
     for name in own[0].extra:
@@ -102,16 +108,37 @@ def _task(
     return found
 
 
-def _normalised(
-    by_task: Mapping[str, Sequence[Mark]], values: Mapping[str, Sequence[float]], weights: Mapping[str, float]
-) -> float | None:
-    """Return the weighted mean of the tasks' scores above their own chance; None where chance is unknown."""
+def _auc(own: Sequence[Mark]) -> float | None:
+    """Return the area under the ROC curve of a task of two classes, None for any other task."""
+    classes = {mark.classes for mark in own}
+    margins = [mark.margin for mark in own if mark.margin is not None]
+    if len(classes) != 1 or len(margins) != len(own):
+        return None
+    (known,) = classes
+    return auc(margins, [mark.target == known[0] for mark in own])
+
+
+def _chance(by_task: Mapping[str, Sequence[Mark]], weights: Mapping[str, float]) -> float | None:
+    """Return what guessing scores in a weighted mean of the tasks; None where it is unknown for an item."""
     total = 0.0
     for task, share in weights.items():
         known = [mark.chance for mark in by_task[task] if mark.chance is not None]
         if len(known) < len(by_task[task]):
             return None
-        total += share * normalised(_mean(values[task]), _mean(known))
+        total += share * _mean(known)
+    return total
+
+
+def _normalised(
+    by_task: Mapping[str, Sequence[Mark]], values: Mapping[str, Sequence[float]], weights: Mapping[str, float]
+) -> float | None:
+    """Return the weighted mean of the tasks' scores above their own chance; None where that is unknown."""
+    total = 0.0
+    for task, share in weights.items():
+        guessing = _chance(by_task, {task: 1.0})
+        if guessing is None:
+            return None
+        total += share * normalised(_mean(values[task]), guessing)
     return round(total, 4)
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "is_non_commercial",
     "is_share_alike",
     "is_unknown",
+    "plain_name",
 ]
 
 _LISTED = 8
@@ -50,7 +51,7 @@ _RESTRICTED = re.compile(
 _V = r"(?: ?\d+(?:\.\d+)*)?"
 _REGION = "(?: (?:international|unported|generic|igo|us|uk|de|fr))?"
 _LATER = r"\+?(?: only| or later| or any later)?"
-# Full matches of names as `_plain` writes them: lower case, single spaces, without "the", "licence" and "v".
+# Full matches of names as `plain_name` writes them: lower case, single spaces, no "the", "licence" or "v".
 _PERMISSIVE = [
     rf"apache(?: software)?{_V}|asl 2\.0",
     r"mit(?: 0)?|mit x11|x11|expat",
@@ -97,7 +98,7 @@ _HUB = frozenset(
 )
 
 
-def _plain(licence: str) -> str:
+def plain_name(licence: str) -> str:
     """Return a licence's name without case, punctuation and the words that tell nothing."""
     name = licence.strip(" ()\t\r\n").lower()
     if link := re.fullmatch(r"https?://(?:www\.)?([^?#]+?)(?:/|/deed\.\w+|/legalcode|\.html|\.txt)?", name):
@@ -112,7 +113,7 @@ def _plain(licence: str) -> str:
 
 def is_unknown(licence: str) -> bool:
     """Say whether a licence text names no licence."""
-    return _plain(licence) in _UNKNOWN
+    return plain_name(licence) in _UNKNOWN
 
 
 def _choices(licence: str) -> list[list[str]]:
@@ -130,7 +131,7 @@ def is_commercial(licence: str) -> bool:
 
     def allowed(part: str) -> bool:
         name = re.sub(r" WITH [\w.-]+$", "", part)
-        return _ALLOWED.fullmatch(_plain(name)) is not None
+        return _ALLOWED.fullmatch(plain_name(name)) is not None
 
     return any(all(allowed(part) for part in choice) for choice in _choices(licence))
 
@@ -143,7 +144,7 @@ def is_non_commercial(licence: str) -> bool:
 def is_share_alike(licence: str) -> bool:
     """Say whether a licence allows commercial use but asks that changed copies keep the licence."""
     return is_commercial(licence) and not any(
-        all(not _SHARED.fullmatch(_plain(re.sub(r" WITH [\w.-]+$", "", part))) for part in choice)
+        all(not _SHARED.fullmatch(plain_name(re.sub(r" WITH [\w.-]+$", "", part))) for part in choice)
         for choice in _choices(licence)
     )
 

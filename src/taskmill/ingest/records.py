@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from taskmill.errors import InputError
 from taskmill.ingest.hub import open_hub
 
-__all__ = ["find_tables", "read_records"]
+__all__ = ["find_tables", "read_records", "unique_names"]
 
 _BATCH = 1000
 _SUFFIXES = (".parquet", ".arrow", ".feather", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
@@ -53,10 +53,11 @@ def _inside(folder: str) -> list[str]:
     return files
 
 
-def read_records(source: str, split: str = "train") -> Iterator[dict[str, Any]]:
+def read_records(source: str, split: str = "train", columns: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """Yield the rows of one table as mappings, streamed.
 
-    Raises InputError that names the file and the row for what cannot be read.
+    Of formats in columns only `columns` are read where some are named. A second column of a name is called
+    `NAME_2`. Raises InputError that names the file and the row for what cannot be read.
     """
     if source.startswith("hf:"):
         yield from _hub(source, split)
@@ -64,9 +65,9 @@ def read_records(source: str, split: str = "train") -> Iterator[dict[str, Any]]:
     name = source.removesuffix(".gz")
     try:
         if name.endswith(".parquet"):
-            yield from _batches(pq.ParquetFile(source, pre_buffer=False).iter_batches(batch_size=_BATCH))
+            yield from _parquet(source, columns)
         elif name.endswith((".arrow", ".feather")):
-            yield from _batches(pa.ipc.open_file(source).get_batch(i) for i in range(_arrow_batches(source)))
+            yield from _batches(_arrow(source), columns)
         elif name.endswith((".jsonl", ".ndjson")):
             yield from _lines(source)
         elif name.endswith(".json"):
@@ -81,13 +82,45 @@ def read_records(source: str, split: str = "train") -> Iterator[dict[str, Any]]:
         raise InputError(f"{source} cannot be read: {str(error).splitlines()[0]}") from None
 
 
-def _arrow_batches(source: str) -> int:
-    return int(pa.ipc.open_file(source).num_record_batches)
+def _parquet(source: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    with pq.ParquetFile(source, pre_buffer=False) as file:
+        own = file.schema_arrow.names
+        # Columns are asked for by name, so that a file with equal names can only be read as a whole.
+        asked = [name for name in columns if name in own] if len(set(own)) == len(own) else []
+        yield from _batches(file.iter_batches(batch_size=_BATCH, columns=asked or None), columns)
 
 
-def _batches(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+def _arrow(source: str) -> Iterator[pa.RecordBatch]:
+    with pa.OSFile(source) as file:
+        if file.read(6) == b"ARROW1":
+            file.seek(0)
+            table = pa.ipc.open_file(file)
+            yield from (table.get_batch(i) for i in range(table.num_record_batches))
+        else:
+            file.seek(0)
+            yield from pa.ipc.open_stream(file)
+
+
+def _batches(batches: Iterable[pa.RecordBatch], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     for batch in batches:
-        yield from batch.to_pylist()
+        if len(set(batch.schema.names)) < batch.num_columns:
+            batch = batch.rename_columns(unique_names(batch.schema.names))
+        asked = [name for name in columns if name in batch.schema.names]
+        for start in range(0, batch.num_rows, _BATCH):
+            part = batch.slice(start, _BATCH)
+            yield from (part.select(asked) if asked else part).to_pylist()
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return column names of which each stands once: the second `x` is `x_2`."""
+    found: dict[str, None] = {}
+    for name in names:
+        number, new = 1, name
+        while new in found:
+            number += 1
+            new = f"{name}_{number}"
+        found[new] = None
+    return list(found)
 
 
 def _open(source: str) -> Any:
@@ -125,7 +158,9 @@ def _csv(source: str, delimiter: str) -> Iterator[dict[str, Any]]:
     before = csv.field_size_limit(_CELL)
     try:
         with opened(source, "rt", encoding="utf-8-sig", newline="") as stream:
-            for i, row in enumerate(csv.DictReader(stream, delimiter=delimiter, strict=True)):
+            reader = csv.DictReader(stream, delimiter=delimiter, strict=True)
+            reader.fieldnames = unique_names(reader.fieldnames or ())
+            for i, row in enumerate(reader):
                 if None in row:
                     raise InputError(f"{source}: row {i} has more cells than the header")
                 yield dict(row)

@@ -9,7 +9,7 @@ import numpy as np
 
 from taskmill.kernels.words import chunks, on_all_cores
 
-__all__ = ["best_fit", "by_bin", "copy_spans", "next_fit"]
+__all__ = ["best_fit", "best_fit_pairs", "by_bin", "copy_spans", "next_fit", "next_fit_pairs"]
 
 Array = np.ndarray[Any, Any]
 
@@ -28,35 +28,42 @@ def next_fit(lengths: Array, room: int, bins: Array) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def best_fit(lengths: Array, order: Array, room: int, bins: Array) -> int:
-    """Write the bin of each length, placed in `order` where it leaves least room; return the number of bins.
+def best_fit(lengths: Array, room: int, bins: Array) -> int:
+    """Write the bin of each length, placed in turn where it leaves least room; return the number of bins.
 
     Open bins stand in a stack for each room they have left, and a bit says which stacks hold any: the best
     bin for a length is at the first bit from it on, some words of 64 away at most.
     """
-    head = np.full(room + 1, -1, np.int64)  # the last bin with so much room
-    under = np.empty(len(lengths), np.int64)  # the bin below each in its stack
+    head = np.full(room + 1, -1, np.int32)  # the last bin with so much room
+    under = np.empty(len(lengths), np.int32)  # the bin below each in its stack
     words = np.zeros((room >> 6) + 1, np.uint64)
     used = 0
-    for at in range(len(order)):
-        row = order[at]
-        length = lengths[row]
+    for at in range(len(lengths)):
+        length = int(lengths[at])
         left = _first_bit(words, length)
         if left < 0:
             found, left = used, room
             used += 1
         else:
-            found = head[left]
+            found = int(head[left])
             head[left] = under[found]
             if head[left] < 0:
                 words[left >> 6] &= ~(np.uint64(1) << np.uint64(left & 63))
-        bins[row] = found
+        bins[at] = found
         left -= length
         if left > 0:
             under[found] = head[left]
             head[left] = found
             words[left >> 6] |= np.uint64(1) << np.uint64(left & 63)
     return used
+
+
+_DE_BRUIJN = 0x03F79D71B4CB0A89
+"""A word in which every six bits in a row differ: times a power of two, its top six name the power."""
+
+_BIT = np.empty(64, np.int64)
+for _power in range(64):
+    _BIT[(_DE_BRUIJN << _power & 0xFFFFFFFFFFFFFFFF) >> 58] = _power
 
 
 @numba.njit(nogil=True, cache=True)
@@ -69,12 +76,52 @@ def _first_bit(words: Array, start: int) -> int:
         if at == len(words):
             return -1
         word = words[at]
-    bit = 0
-    for width in (32, 16, 8, 4, 2, 1):
-        if word & ((np.uint64(1) << np.uint64(width)) - np.uint64(1)) == 0:
-            word >>= np.uint64(width)
-            bit += width
-    return (at << 6) + bit
+    lowest = word & (~word + np.uint64(1))
+    return (at << 6) + int(_BIT[(lowest * np.uint64(_DE_BRUIJN)) >> np.uint64(58)])
+
+
+@numba.njit(nogil=True, cache=True)
+def next_fit_pairs(inputs: Array, targets: Array, room: int, target_room: int, bins: Array) -> int:
+    """Do as `next_fit` for rows of two lengths, each with a room of its own."""
+    used, left, target_left = 0, 0, 0
+    for i in range(len(inputs)):
+        if used == 0 or inputs[i] > left or targets[i] > target_left:
+            used += 1
+            left, target_left = room, target_room
+        left -= inputs[i]
+        target_left -= targets[i]
+        bins[i] = used - 1
+    return used
+
+
+@numba.njit(nogil=True, cache=True)
+def best_fit_pairs(inputs: Array, targets: Array, room: int, target_room: int, most: int, bins: Array) -> int:
+    """Write the bin of each row of two lengths, placed in turn in the fitting one with least room left.
+
+    Room counts as the sum of both shares that are left. `most` bins are open at a time; before another is
+    opened, the one with least room is closed.
+    """
+    left, target_left = np.zeros(most, np.int64), np.zeros(most, np.int64)
+    number = np.zeros(most, np.int64)
+    opened, used = 0, 0
+    for i in range(len(inputs)):
+        found, fullest = -1, 0
+        best, least = 3.0, 3.0
+        for k in range(opened):
+            rest = left[k] / room + target_left[k] / target_room
+            if rest < least:
+                fullest, least = k, rest
+            if rest < best and inputs[i] <= left[k] and targets[i] <= target_left[k]:
+                found, best = k, rest
+        if found < 0:
+            found = opened if opened < most else fullest
+            opened = min(opened + 1, most)
+            left[found], target_left[found], number[found] = room, target_room, used
+            used += 1
+        left[found] -= inputs[i]
+        target_left[found] -= targets[i]
+        bins[i] = number[found]
+    return used
 
 
 @numba.njit(nogil=True, cache=True)

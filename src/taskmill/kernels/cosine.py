@@ -8,26 +8,32 @@ from typing import Any
 import numba
 import numpy as np
 
+from taskmill.kernels.distances import row_parts
+from taskmill.kernels.matrix import products
 from taskmill.kernels.words import chunks, on_all_cores
 
 __all__ = ["first_matches", "unit_rows"]
 
 Array = np.ndarray[Any, Any]
 
-_STEP = 64
-"""Products looked at together: comparing and counting is done sixteen at a time."""
+_LINES, _STEP = 96, 128
+"""Rows and columns whose products are looked at together (chosen: 50 kB, which stay in the cache)."""
 
 
-def unit_rows(vectors: Array) -> tuple[Array, Array]:
-    """Return (rows at length one as float32 [n, d], their lengths as float64 [n]); zero rows stay zero."""
-    unit = np.empty(vectors.shape, np.float32)
+def unit_rows(vectors: Array, in_place: bool = False) -> tuple[Array, Array]:
+    """Return (rows at length one as float32 [n, d], their lengths as float64 [n]); zero rows stay zero.
+
+    `in_place`: the rows, float32, are changed where they stand.
+    """
+    unit = vectors if in_place else np.empty(vectors.shape, np.float32)
     lengths = np.empty(len(vectors))
     on_all_cores(partial(_unit_rows, vectors, unit, lengths), chunks(np.full(len(vectors), vectors.shape[1])))
     return unit, lengths
 
 
 def first_matches(
-    bounds: Array,
+    bounding: Array,
+    right: Array,
     limit: float,
     threshold: float,
     vectors: Array,
@@ -38,15 +44,15 @@ def first_matches(
 ) -> None:
     """Find for each of `rows` the first of `columns` that is its own best and at a cosine of `threshold`.
 
-    `bounds` (float32 [rows, columns]) is at least each cosine up to `limit - threshold`; `rows` and `columns`
-    are numbers of `vectors`, columns ascending. `best` (int64: a row's own number while it has no match) and
-    `score` are only changed to an earlier match. Rows must not be among the columns before them undecided.
+    `rows` and `columns` are numbers of `vectors`, columns ascending. The product of a line of `bounding`
+    (float32, one for each row) with one of `right` (`panels` of one for each column) is at least their cosine
+    up to `limit - threshold`. `best` (int64: a row's own number while it has no match) and `score` are only
+    changed to an earlier match. Rows must not be among the columns before them undecided.
     """
-    work = partial(_first_matches, bounds, limit, threshold, vectors, rows, columns, best, score)
-    if bounds.size < 1 << 20 or rows is columns:
-        work(0, len(rows))
-    else:
-        on_all_cores(work, chunks(np.full(len(rows), len(columns))))
+    work = partial(_first_matches, bounding, right, limit, threshold, vectors, rows, columns, best, score)
+    on_all_cores(
+        work, [(0, len(rows))] if rows is columns else row_parts(len(rows), bounding.shape[1] * len(columns))
+    )
 
 
 @numba.njit(nogil=True, cache=True)
@@ -68,9 +74,19 @@ def _cosine(vectors: Any, a: Any, b: Any) -> Any:
     return total
 
 
+@numba.njit(nogil=True, cache=True, fastmath={"nnan"}, inline="always")
+def _any_at(values: Any, floor: Any) -> Any:
+    """Say whether a value is at least `floor`."""
+    most = values[0]
+    for value in values:
+        most = max(most, value)
+    return most >= floor
+
+
 @numba.njit(nogil=True, cache=True)
 def _first_matches(
-    bounds: Any,
+    bounding: Any,
+    right: Any,
     limit: float,
     threshold: float,
     vectors: Any,
@@ -82,23 +98,25 @@ def _first_matches(
     last: int,
 ) -> None:
     floor = np.float32(limit)
-    for i in range(first, last):
-        row = rows[i]
-        for start in range(0, len(columns), _STEP):
-            if columns[start] >= best[row]:
+    tile = np.empty((_LINES, _STEP), np.float32)
+    for a in range(first, last, _LINES):
+        b = min(a + _LINES, last)
+        before = best[rows[a:b]].max()
+        for c in range(0, len(columns), _STEP):
+            if columns[c] >= before:
                 break
-            end = min(start + _STEP, len(columns))
-            hits = 0
-            for j in range(start, end):
-                hits += bounds[i, j] >= floor
-            if hits == 0:
-                continue
-            for j in range(start, end):
-                column = columns[j]
-                if column >= best[row]:
-                    break
-                if bounds[i, j] >= floor and best[column] == column:
-                    cosine = _cosine(vectors, row, column)
-                    if cosine >= threshold:
-                        best[row], score[row] = column, cosine
+            d = min(c + _STEP, len(columns))
+            products(bounding, a, b, right, c, d, tile)
+            for i in range(a, b):
+                row = rows[i]
+                if columns[c] >= best[row] or not _any_at(tile[i - a, : d - c], floor):
+                    continue
+                for j in range(c, d):
+                    column = columns[j]
+                    if column >= best[row]:
                         break
+                    if tile[i - a, j - c] >= floor and best[column] == column:
+                        cosine = _cosine(vectors, row, column)
+                        if cosine >= threshold:
+                            best[row], score[row] = column, cosine
+                            break

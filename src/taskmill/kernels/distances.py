@@ -1,7 +1,7 @@
 """Dot products of many vectors: nearest centres, neighbours, means.
 
 A product of two rows has the same bits wherever the rows stand and however the work is divided, so that
-results depend neither on the order of rows nor on the number of threads. BLAS does not promise this.
+results depend neither on the order of rows nor on the number of threads (`kernels.matrix`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from taskmill.kernels.matrix import DEPTH, panels, products
 from taskmill.kernels.words import chunks, on_all_cores
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "nearest",
     "nearest_distance",
     "neighbours",
-    "products",
     "products_with",
     "rounding",
     "row_parts",
@@ -48,12 +48,18 @@ _CLOSE = 0.99
 """Cosine above which all centres that may be the nearest are measured (chosen: below it, at a distance of
 0.14, the rounding of a product moves a distance by less than 1e-6)."""
 
-_TILE = 256
+_LINES, _TILE = 96, 256
+"""Rows and others whose products are looked at together (chosen: 100 kB beside the rows in the cache)."""
 
 
 def rounding(width: int) -> float:
-    """Return by how much two products of unit rows in float32 may be off: sums of eight lanes or more."""
+    """Return by how much two products of unit rows by `dot` may be off: sums of eight lanes or more."""
     return float(2 * (width / 8 + 8) * 2.0**-24)
+
+
+def _off(width: int) -> float:
+    """Return how far a product by `products` may be from one by `dot`."""
+    return rounding(width) + float((DEPTH + width / DEPTH) * 2.0**-24)
 
 
 def row_parts(rows: int, width: int, pieces: int = 0) -> list[tuple[int, int]]:
@@ -83,48 +89,13 @@ def exact(x: Any, y: Any) -> Any:
     return total
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"}, inline="never")
-def _eight(a: Any, b: Any, p: Any, q: Any, r: Any, s: Any) -> Any:
-    """Return the products of two rows with four, all at once: six loads feed eight multiply-adds."""
-    ap, aq, ar, ass = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    bp, bq, br, bs = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    for t in range(a.shape[0]):
-        ap += a[t] * p[t]
-        aq += a[t] * q[t]
-        ar += a[t] * r[t]
-        ass += a[t] * s[t]
-        bp += b[t] * p[t]
-        bq += b[t] * q[t]
-        br += b[t] * r[t]
-        bs += b[t] * s[t]
-    return ap, aq, ar, ass, bp, bq, br, bs
-
-
-@numba.njit(nogil=True, cache=True)
-def products(left: Any, a: int, b: int, right: Any, c: int, d: int, out: Any) -> None:
-    """Fill `out[i - a, j - c]` with the product of row i of `left` and row j of `right`.
-
-    a <= i < b and c <= j < d; float32 matrices of equal width. Odd rows are computed twice rather than by
-    other code, so that every pair has its one value.
-    """
-    for j in range(c, d, 4):
-        j1, j2, j3 = min(j + 1, d - 1), min(j + 2, d - 1), min(j + 3, d - 1)
-        for i in range(a, b, 2):
-            i1 = min(i + 1, b - 1)
-            x, y = i - a, i1 - a
-            (
-                out[x, j - c], out[x, j1 - c], out[x, j2 - c], out[x, j3 - c],
-                out[y, j - c], out[y, j1 - c], out[y, j2 - c], out[y, j3 - c],
-            ) = _eight(left[i], left[i1], right[j], right[j1], right[j2], right[j3])  # fmt: skip
-
-
 @numba.njit(nogil=True, cache=True)
 def _nearest(vectors: Any, first: int, last: int, centres: Any, shift: Any, best: Any, index: Any) -> None:
-    tile = np.empty((32, _TILE), np.float32)
-    for a in range(first, last, 32):
-        b = min(a + 32, last)
-        for c in range(0, centres.shape[0], _TILE):
-            d = min(c + _TILE, centres.shape[0])
+    tile = np.empty((_LINES, _TILE), np.float32)
+    for a in range(first, last, _LINES):
+        b = min(a + _LINES, last)
+        for c in range(0, len(shift), _TILE):
+            d = min(c + _TILE, len(shift))
             products(vectors, a, b, centres, c, d, tile)
             for i in range(a, b):
                 for j in range(c, d):
@@ -142,9 +113,9 @@ def nearest(vectors: Array, centres: Array, shift: Array | None = None) -> tuple
     best = np.full(len(vectors), -np.inf, np.float32)
     index = np.full(len(vectors), -1, np.int64)
     less = np.zeros(len(centres), np.float32) if shift is None else shift
-    centres = np.ascontiguousarray(centres, np.float32)
+    right = panels(centres)
     parts = row_parts(len(vectors), vectors.shape[1] * len(centres))
-    on_all_cores(lambda a, b: _nearest(vectors, a, b, centres, less, best, index), parts)
+    on_all_cores(lambda a, b: _nearest(vectors, a, b, right, less, best, index), parts)
     return best, index
 
 
@@ -180,7 +151,7 @@ def nearest_distance(vectors: Array, centres: Array) -> Array:
     like, index = nearest(vectors, centres)
     out = np.empty(len(vectors))
     parts = row_parts(len(vectors), vectors.shape[1] * len(centres))
-    slack = rounding(vectors.shape[1])
+    slack = _off(vectors.shape[1])
     on_all_cores(lambda a, b: _nearest_distance(vectors, a, b, centres, like, index, slack, out), parts)
     return out
 
@@ -191,11 +162,11 @@ def _neighbours(
 ) -> None:
     """Keep the largest products of each row, best first, equal ones by place; not the row's own."""
     size = found.shape[1]
-    tile = np.empty((32, _TILE), np.float32)
-    for a in range(first, last, 32):
-        b = min(a + 32, last)
-        for c in range(0, others.shape[0], _TILE):
-            d = min(c + _TILE, others.shape[0])
+    tile = np.empty((_LINES, _TILE), np.float32)
+    for a in range(first, last, _LINES):
+        b = min(a + _LINES, last)
+        for c in range(0, len(names), _TILE):
+            d = min(c + _TILE, len(names))
             products(mine, a, b, others, c, d, tile)
             for i in range(a, b):
                 for j in range(c, d):
@@ -226,7 +197,7 @@ def neighbours(
     own = np.arange(len(vectors)) if of is None else of
     names = np.arange(len(vectors)) if among is None else among
     mine = vectors if of is None else np.ascontiguousarray(vectors[of])
-    others = vectors if among is None else np.ascontiguousarray(vectors[among])
+    others = panels(vectors if among is None else vectors[among])
     found = np.full((len(own), size), -1, np.int64)
     values = np.full((len(own), size), -np.inf, np.float32)
     parts = row_parts(len(own), vectors.shape[1] * len(names))

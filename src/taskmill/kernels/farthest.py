@@ -11,7 +11,7 @@ import numpy as np
 from taskmill.kernels.distances import COVERED, TIE, dot, exact, rounding, row_parts
 from taskmill.kernels.words import on_all_cores
 
-__all__ = ["farthest_first", "sink"]
+__all__ = ["farthest_first", "rise", "sink"]
 
 Array = np.ndarray[Any, Any]
 
@@ -45,7 +45,8 @@ def sink(heap: Any, size: int, key: Any, at: int) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
-def _rise(heap: Any, key: Any, at: int) -> None:
+def rise(heap: Any, key: Any, at: int) -> None:
+    """Let the row at place `at` of a heap rise to where it belongs."""
     row = heap[at]
     value = key[row]
     while at > 0:
@@ -85,7 +86,7 @@ def _front(
         row = heap[at]
         if live[row]:
             heap[size] = row
-            _rise(heap, best, size)
+            rise(heap, best, size)
             size += 1
     first = np.float32(np.inf)
     while size > 0:

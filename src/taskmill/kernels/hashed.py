@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taskmill.kernels.words import Words, chunks, mix, on_all_cores, words
+from taskmill.kernels.plain import mix
+from taskmill.kernels.words import Words, chunks, on_all_cores, words
 
 __all__ = ["Frequencies", "Grams", "counts", "frequencies", "grams", "means", "project", "sums"]
 

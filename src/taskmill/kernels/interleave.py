@@ -11,8 +11,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from taskmill.kernels.plain import mix
 from taskmill.kernels.text import MIX_1, MIX_2
-from taskmill.kernels.words import mix
 
 __all__ = ["draws", "permuted", "tree_of"]
 

@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import pyarrow as pa
-from numba.core import types
+from llvmlite import ir
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from taskmill.kernels.words import Words, buffers, chunks, mix, ngrams, on_all_cores, words
+from taskmill.kernels.plain import eight, mix
+from taskmill.kernels.words import Words, buffers, chunks, ngrams, on_all_cores, words
 
 __all__ = [
     "Bands",
@@ -45,6 +47,10 @@ MOST_BANDS = 16
 
 RECALL = 0.98
 """Chosen: share of pairs exactly at the threshold that share a band; it is higher above (0.9996 at 0.9)."""
+
+
+_SLOTS = 16
+"""Hashes computed at once: a register of AVX-512."""
 
 
 class Bands(NamedTuple):
@@ -110,7 +116,7 @@ def sketch(texts: pa.Array, size: int, bands: Bands, seed: int = 0) -> Sketch:
 
     A text of fewer words is one n-gram: itself. A text without words has its bytes as its only word.
     """
-    slots = -(-bands.number * bands.width // 16) * 16  # whole vectors; what is over is not read
+    slots = -(-bands.number * bands.width // _SLOTS) * _SLOTS  # whole vectors; what is over is not read
     random = np.random.Generator(np.random.PCG64(seed))
     factors, shifts = random.integers(0, 1 << 32, (2, slots), np.uint32)
     factors |= np.uint32(1)
@@ -163,19 +169,6 @@ _FACTOR_1 = np.uint64(0x9E3779B185EBCA87)  # odd constants of xxHash64
 _FACTOR_2 = np.uint64(0xC2B2AE3D27D4EB4F)
 
 
-@intrinsic
-def _eight(context: Any, data: Any, at: Any) -> Any:
-    """Load eight bytes from `data[at]` on, aligned or not."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        place = builder.gep(array.data, [arguments[1]])
-        word = context.get_value_type(types.uint64).as_pointer()
-        return builder.load(builder.bitcast(place, word), align=1)
-
-    return types.uint64(data, types.int64), build
-
-
 @numba.njit(nogil=True, cache=True, inline="always")
 def _stir(value: Any, word: Any, factor: Any) -> Any:
     value = (value ^ word) * factor
@@ -196,8 +189,8 @@ def _text_keys(data: Any, offsets: Any, keys: Any, first: int, last: int) -> Non
         one, two = np.uint64(end - at), _FACTOR_2
         while at + 16 <= end:
             # Each half takes in the other, so that a difference must cancel in both at once.
-            one = _stir(one, _eight(data, at), _FACTOR_1) + two
-            two = _stir(two, _eight(data, at + 8), _FACTOR_2) ^ one
+            one = _stir(one, eight(data, at), _FACTOR_1) + two
+            two = _stir(two, eight(data, at + 8), _FACTOR_2) ^ one
             at += 16
         rest, shift = np.uint64(0), np.uint64(0)
         while at < end:  # the length is in `one`: nothing is lost by filling up with zeros
@@ -219,7 +212,7 @@ def _same(data: Any, offsets: Any, left: Any, right: Any, same: Any, first: int,
         equal = size == offsets[right[pair] + 1] - b
         i = 0
         while equal and i + 8 <= size:
-            equal = _eight(data, a + i) == _eight(data, b + i)
+            equal = eight(data, a + i) == eight(data, b + i)
             i += 8
         while equal and i < size:
             equal = data[a + i] == data[b + i]
@@ -237,19 +230,56 @@ def _word_keys(hashes: Any, rows: Any, keys: Any, first: int, last: int) -> None
         _close(one, two, keys, row)
 
 
+@intrinsic
+def _least(context: Any, values: Any, many: Any, factors: Any, shifts: Any, slot: Any, out: Any) -> Any:
+    """Write the least hashes of `values[:many]` (uint32) into the 16 slots of `out` from `slot` on.
+
+    Written in the compiler's own terms, so that they stay in a register while the values go by.
+    """
+    sixteen = ir.VectorType(ir.IntType(32), _SLOTS)
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data, factor, shift, least = (
+            context.make_array(signature.args[k])(context, builder, arguments[k]).data for k in (0, 2, 3, 5)
+        )
+        slots = [
+            builder.bitcast(builder.gep(place, [arguments[4]]), sixteen.as_pointer())
+            for place in (factor, shift, least)
+        ]
+        factor, shift = (builder.load(place, align=4) for place in slots[:2])
+        found = cgutils.alloca_once_value(builder, ir.Constant(sixteen, [0xFFFFFFFF] * _SLOTS))
+        nothing, none = ir.Constant(sixteen, ir.Undefined), ir.Constant(sixteen, [0] * _SLOTS)
+        with cgutils.for_range(builder, arguments[1]) as loop:
+            one = builder.load(builder.gep(data, [loop.index]))
+            one = builder.insert_element(nothing, one, ir.IntType(32)(0))
+            hashed = builder.mul(builder.shuffle_vector(one, nothing, none), factor)
+            hashed = builder.add(hashed, shift)
+            before = builder.load(found)
+            smaller = builder.icmp_unsigned("<", hashed, before)
+            builder.store(builder.select(smaller, hashed, before), found)
+        builder.store(builder.load(found), slots[2], align=4)
+        return context.get_dummy_value()
+
+    return types.void(values, types.int64, factors, shifts, types.int64, out), build
+
+
 @numba.njit(nogil=True, cache=True)
 def _minhash(
     grams: Any, rows: Any, keys: Any, factors: Any, shifts: Any, width: int, bands: Any, first: int, last: int
 ) -> None:
     least = np.empty(len(factors), np.uint32)
+    most = 1
     for row in range(first, last):
-        least[:] = np.uint32(0xFFFFFFFF)
-        start, end = rows[row], rows[row + 1]
-        for i in range(start, max(end, start + 1)):
-            value = np.uint32((grams[i] if start < end else keys[row, 0]) >> np.uint64(32))
-            for slot in range(len(factors)):
-                hashed = np.uint32(value * factors[slot] + shifts[slot])
-                least[slot] = min(least[slot], hashed)
+        most = max(most, rows[row + 1] - rows[row])
+    values = np.empty(most, np.uint32)
+    for row in range(first, last):
+        start, many = rows[row], rows[row + 1] - rows[row]
+        for i in range(many):
+            values[i] = np.uint32(grams[start + i] >> np.uint64(32))
+        if many == 0:
+            values[0], many = np.uint32(keys[row, 0] >> np.uint64(32)), 1
+        for slot in range(0, len(factors), _SLOTS):
+            _least(values, many, factors, shifts, slot, least)
         for band in range(len(bands)):
             key = np.uint64(band)
             for slot in range(band * width, (band + 1) * width):

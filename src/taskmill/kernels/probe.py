@@ -9,13 +9,15 @@ bit of a bitmap that stays in the cache; only hits go to the table. A run of n w
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 
+from taskmill.kernels.plain import mix
 from taskmill.kernels.text import GRAM, Parts
-from taskmill.kernels.words import _BASE, Words, chunks, mix, on_all_cores
+from taskmill.kernels.words import _BASE, Words, chunks, on_all_cores
 
 __all__ = ["Clusters", "Runs", "Table", "clusters", "runs", "table"]
 
@@ -137,7 +139,8 @@ def clusters(
     def work(a: int, b: int) -> None:
         made[a] = _clusters(found.hashes, found.rows, a, b, step, hot, look, parts, scale)
 
-    on_all_cores(work, chunks(np.diff(found.rows)))
+    # A piece for each core: every piece marks what it counted in a list as long as the index.
+    on_all_cores(work, chunks(np.diff(found.rows), os.cpu_count() or 1))
     order = sorted(made)
     whole = np.concatenate([np.zeros((4, 0), np.int64), *(made[a][0] for a in order)], axis=1)
     shares = np.concatenate([np.zeros((3, 0)), *(made[a][1] for a in order)], axis=1)
@@ -153,12 +156,27 @@ def _gram(words: Any, at: Any, size: Any) -> Any:
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
+def _likely(gram: Any, look: Any) -> Any:
+    """Return a gram's bit in the bitmap: 0 if it is no key."""
+    spot = np.int64(gram >> np.uint32(32 - look.bits))
+    return (look.bitmap[spot >> 6] >> np.uint64(spot & 63)) & np.uint64(1)
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
+def _any_likely(words: Any, begin: Any, count: Any, step: Any, look: Any) -> Any:
+    """Say whether any probe of a text may be a key. Without a branch, so that the probes wait together."""
+    found = np.uint64(0)
+    for at in range(0, count, step):
+        found |= _likely(_gram(words, begin + at, GRAM), look)
+    return found != 0
+
+
+@numba.njit(nogil=True, cache=True, inline="always")
 def _key(gram: Any, look: Any) -> Any:
     """Return the number of a gram's key, or -1."""
-    spot = np.int64(gram >> np.uint32(32 - look.bits))
-    if (look.bitmap[spot >> 6] >> np.uint64(spot & 63)) & np.uint64(1) == 0:
+    if not _likely(gram, look):
         return -1
-    bucket = spot >> _SPARSE
+    bucket = np.int64(gram >> np.uint32(32 - look.bits)) >> _SPARSE
     for k in range(look.buckets[bucket], look.buckets[bucket + 1]):
         if look.keys[k] == gram:
             return k
@@ -209,6 +227,8 @@ def _runs(words: Any, rows: Any, first: int, last: int, step: int, look: Any, pa
     for row in range(first, last):
         begin = rows[row]
         count = rows[row + 1] - begin - (GRAM - 1)
+        if not _any_likely(words, begin, count, step, look):
+            continue
         filled = False
         for at in range(0, count, step):
             key = _key(_gram(words, begin + at, GRAM), look)
@@ -342,13 +362,17 @@ def _clusters(
     seen = np.full((2, len(parts.kinds)), -1, np.int64)  # the row and the end of each part's last stretch
     for row in range(first, last):
         count = rows[row + 1] - rows[row] - (GRAM - 1)
-        _line(words, rows[row], count, line)
+        if not _any_likely(words, rows[row], count, step, look):
+            continue
         text = _Text(words, rows[row], line, count)
-        at = 0
+        at, filled = 0, False
         while at < count:
-            key = _key(line[at], look)
+            key = _key(_gram(words, rows[row] + at, GRAM), look)
             at_once = key >= 0 and look.first[key + 1] - look.first[key] > hot
             if key >= 0 and not at_once:
+                if not filled:
+                    _line(words, rows[row], count, line)
+                    filled = True
                 for i in range(look.first[key], look.first[key + 1]):
                     part = parts.owner[look.places[i]]
                     if parts.kinds[part] or (seen[0, part] == row and seen[1, part] >= at):

@@ -17,7 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taskmill.kernels.text import BASE, MIX_1, MIX_2, OFFSET, PRIME, characters
+from taskmill.kernels import plain
+from taskmill.kernels.plain import mix
+from taskmill.kernels.text import BASE, OFFSET, PRIME, characters
 
 __all__ = ["Words", "chunks", "ngrams", "on_all_cores", "words"]
 
@@ -74,14 +76,16 @@ def buffers(texts: pa.Array | pa.ChunkedArray) -> tuple[Array, Array]:
     """
     column = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     if isinstance(column, pa.ChunkedArray):  # over 2 GB in one column
-        column = pa.concat_arrays([_large(c) for c in column.chunks])
-    column = _large(column)
+        column = pa.concat_arrays([_text(c).cast(pa.large_string()) for c in column.chunks])
+    column = _text(column)
     if column.null_count:
         column = pc.fill_null(column, "")
     _, offsets, data = column.buffers()
     bytes_, bounds = np.zeros(0, np.uint8), np.zeros(1, np.int64)
     if offsets is not None and len(column):
-        bounds = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+        kind = np.int64 if pa.types.is_large_string(column.type) else np.int32
+        own = np.frombuffer(offsets, kind)[column.offset : column.offset + len(column) + 1]
+        bounds = own.astype(np.int64, copy=False)
     if data is not None:
         bytes_ = np.frombuffer(data, np.uint8)
     for array in (bytes_, bounds):  # always, so that kernels are compiled for one kind of array
@@ -89,9 +93,11 @@ def buffers(texts: pa.Array | pa.ChunkedArray) -> tuple[Array, Array]:
     return bytes_, bounds
 
 
-def _large(column: pa.Array) -> pa.Array:
+def _text(column: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column
     return column.cast(pa.large_string())
 
 
@@ -118,15 +124,6 @@ def on_all_cores(work: Callable[[int, int], object], parts: list[tuple[int, int]
 # The kernels. Integers are kept unsigned: numba turns a mixture of int64 and uint64 into a float.
 
 _OFFSET, _PRIME, _BASE = np.uint64(OFFSET), np.uint64(PRIME), np.uint64(BASE)
-_MIX_1, _MIX_2 = np.uint64(MIX_1), np.uint64(MIX_2)
-
-
-@numba.njit(nogil=True, cache=True, inline="always")
-def mix(value: Any) -> Any:
-    """Spread a 64-bit value over all bits (the finalizer of splitmix64)."""
-    value = (value ^ (value >> np.uint64(30))) * _MIX_1
-    value = (value ^ (value >> np.uint64(27))) * _MIX_2
-    return value ^ (value >> np.uint64(31))
 
 
 @numba.njit(nogil=True, cache=True, inline="always")
@@ -180,16 +177,23 @@ def _take(value: Any, point: Any, lower: Any) -> Any:
 @numba.njit(nogil=True, cache=True)
 def _count(data: Any, offsets: Any, kinds: Any, first: int, last: int, rows: Any) -> None:
     for row in range(first, last):
-        at, end, count, inside = offsets[row], offsets[row + 1], 0, False
-        while at < end:
-            size, kind, _ = _read(data, at, end, kinds)
-            if kind == 3:
-                kind = np.int64(1 if inside else 0)
-            if kind == 2 or (kind == 1 and not inside):
-                count += 1
-            inside = kind == 1
-            at += size
-        rows[row + 1] = count
+        rows[row + 1] = plain.count(data, offsets[row], offsets[row + 1])
+        if rows[row + 1] < 0:
+            rows[row + 1] = _count_any(data, offsets[row], offsets[row + 1], kinds)
+
+
+@numba.njit(nogil=True, cache=True)
+def _count_any(data: Any, at: Any, end: Any, kinds: Any) -> Any:
+    count, inside = 0, False
+    while at < end:
+        size, kind, _ = _read(data, at, end, kinds)
+        if kind == 3:
+            kind = np.int64(1 if inside else 0)
+        if kind == 2 or (kind == 1 and not inside):
+            count += 1
+        inside = kind == 1
+        at += size
+    return count
 
 
 @numba.njit(nogil=True, cache=True)
@@ -205,34 +209,45 @@ def _fill(
     starts: Any,
     ends: Any,
 ) -> None:
-    places = len(starts) > 0
+    most = 0
     for row in range(first, last):
-        begin, end = offsets[row], offsets[row + 1]
-        at, number, inside, value = begin, rows[row], False, _OFFSET
-        while at < end or inside:
-            size, kind, point = np.int64(1), np.int64(0), np.int64(0)  # the end separates as well
-            if at < end:
-                size, kind, point = _read(data, at, end, kinds)
-            if kind == 3:
-                kind = np.int64(1 if inside else 0)
-            if inside and kind != 1:
-                hashes[number] = mix(value)
-                if places:
-                    ends[number] = at - begin
-                number += 1
-            if kind == 2 or (kind == 1 and not inside):
-                value = _OFFSET
-                if places:
-                    starts[number] = at - begin
-            if kind:
-                value = _take(value, point, lower)
-            if kind == 2:
-                hashes[number] = mix(value)
-                if places:
-                    ends[number] = at + size - begin
-                number += 1
-            inside = kind == 1
-            at += size
+        most = max(most, rows[row + 1] - rows[row])
+    opened, closed = np.empty(most, np.int64), np.empty(most, np.int64)
+    for row in range(first, last):
+        begin, end, own = offsets[row], offsets[row + 1], hashes[rows[row] : rows[row + 1]]
+        if plain.count(data, begin, end) >= 0:
+            plain.fill(data, begin, end, opened, closed, own)
+        else:
+            _fill_any(data, begin, end, kinds, lower, opened, closed, own)
+        if len(starts):
+            for i in range(len(own)):
+                starts[rows[row] + i], ends[rows[row] + i] = opened[i] - begin, closed[i] - begin
+
+
+@numba.njit(nogil=True, cache=True)
+def _fill_any(
+    data: Any, at: Any, end: Any, kinds: Any, lower: Any, starts: Any, ends: Any, hashes: Any
+) -> None:
+    """Write the words of any text: where in `data` each starts and ends, and its hash."""
+    number, inside, value = 0, False, _OFFSET
+    while at < end or inside:
+        size, kind, point = np.int64(1), np.int64(0), np.int64(0)  # the end separates as well
+        if at < end:
+            size, kind, point = _read(data, at, end, kinds)
+        if kind == 3:
+            kind = np.int64(1 if inside else 0)
+        if inside and kind != 1:
+            hashes[number], ends[number] = mix(value), at
+            number += 1
+        if kind == 2 or (kind == 1 and not inside):
+            value, starts[number] = _OFFSET, at
+        if kind:
+            value = _take(value, point, lower)
+        if kind == 2:
+            hashes[number], ends[number] = mix(value), at + size
+            number += 1
+        inside = kind == 1
+        at += size
 
 
 @numba.njit(nogil=True, cache=True)

@@ -36,15 +36,24 @@ class TokenRows:
         """Return the tokens of each row."""
         return np.diff(self.offsets)
 
+    @property
+    def learns(self) -> Array:
+        """Return how many tokens of each row are learned."""
+        some = self.lengths > 0
+        found = np.zeros(len(some), np.int64)
+        if some.any():
+            found[some] = np.add.reduceat(self.learned, self.offsets[:-1][some], dtype=np.int64)
+        return found
+
     def chosen(self, rows: Array) -> TokenRows:
         """Return these rows, in this order."""
         from taskmill.kernels.bins import copy_spans
 
-        lengths = self.lengths[rows]
+        begins = np.ascontiguousarray(self.offsets[rows])
+        lengths = self.offsets[1:][rows] - begins
         offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
         tokens = np.empty(int(offsets[-1]), self.tokens.dtype)
         learned = np.empty(int(offsets[-1]), self.learned.dtype)
-        begins = np.ascontiguousarray(self.offsets[:-1][rows])
         for source, target in ((self.tokens, tokens), (self.learned, learned)):
             copy_spans(source, begins, lengths, target, offsets[:-1])
         return TokenRows(tokens, learned, offsets)
@@ -98,10 +107,12 @@ def pack(lengths: Array, room: int, seed: int = 0, *, balance: int = 0) -> Packi
     # Of 16 bits, numpy sorts by counting; the shortest complement first is the longest row first.
     small = np.uint16 if room <= 0xFFFF else np.int64
     order = shuffled[np.argsort((room - own[shuffled]).astype(small), kind="stable")]
-    bins, plain = np.empty(len(own), np.int64), np.empty(len(own), np.int64)
-    used = best_fit(own, order, room, bins)
-    if (least := next_fit(own, room, plain)) < used:  # rare: the order they come in was a lucky one
-        used, bins = least, plain
+    placed, bins = np.empty(len(own), np.int32), np.empty(len(own), np.int32)
+    used = best_fit(own[order].astype(np.int32), room, placed)
+    if next_fit(own, room, bins) < used:  # rare: the order they come in was a lucky one
+        used = int(bins.max()) + 1
+    else:
+        bins[order] = placed
     places = _places(own, bins, used, seed, balance)[bins]
     starts = np.concatenate(([0], np.cumsum(np.bincount(places, minlength=used)))).astype(np.int64)
     rows = np.empty(len(own), np.int64)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,17 +31,50 @@ NOT_LEARNED = -100
 
 _FILES = ("tokens", "learned", "offsets", "sequences", "rows")
 
+_AT_ONCE = 1 << 22
+"""Tokens that are moved at a time (chosen: the memory for them is used again for the next ones)."""
 
-def write_shards(folder: Path, rows: TokenRows, packing: Packing, about: Mapping[str, Any]) -> None:
-    """Write rows, already in the order of the sequences, with their index; `index.json` comes last."""
+
+def write_shards(
+    folder: Path, rows: TokenRows, packing: Packing, about: Mapping[str, Any], order: Array | None = None
+) -> None:
+    """Write rows in the order of the sequences, with their index; `index.json` comes last.
+
+    `order`: the number of each row to write among `rows`; without it they stand in the right order.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.json").unlink(missing_ok=True)
-    arrays = (rows.tokens, rows.learned, rows.offsets, packing.starts, packing.rows)
-    for name, array in zip(_FILES, arrays, strict=True):
+    taken = np.arange(len(rows.offsets) - 1) if order is None else order
+    begins = rows.offsets[taken]
+    lengths = rows.offsets[1:][taken] - begins
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    for name, small in zip(_FILES[2:], (offsets, packing.starts, packing.rows), strict=True):
         with Replacing(folder / f"{name}.npy") as file:
-            np.save(file, array)
+            np.save(file, small)
+
+    def moved(name: str, source: Array) -> None:
+        with Replacing(folder / f"{name}.npy") as file:
+            _write_moved(file, source, begins, lengths, offsets)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(moved, _FILES[:2], (rows.tokens, rows.learned)))
     index = {"format": "taskmill token shards", "version": 1, "length": packing.room, **about}
     atomic_write(folder / "index.json", json.dumps(index, indent=1).encode())
+
+
+def _write_moved(file: IO[bytes], source: Array, begins: Array, lengths: Array, offsets: Array) -> None:
+    """Write the spans of an array one behind the other as one .npy file, some of them at a time."""
+    from taskmill.kernels.bins import copy_spans
+
+    head = {"descr": np.lib.format.dtype_to_descr(source.dtype), "fortran_order": False}
+    np.lib.format.write_array_header_1_0(file, {**head, "shape": (int(offsets[-1]),)})
+    at = 0
+    while at < len(begins):
+        end = max(int(np.searchsorted(offsets, offsets[at] + _AT_ONCE, side="right")) - 1, at + 1)
+        part = np.empty(int(offsets[end] - offsets[at]), source.dtype)
+        copy_spans(source, begins[at:end], lengths[at:end], part, offsets[at:end] - offsets[at])
+        file.write(part.data)
+        at = end
 
 
 class Shards:
@@ -90,26 +124,33 @@ def _columns(tokens: Array, learned: Array, lengths: Array, loss: str) -> dict[s
 
 
 def tables(
-    rows: TokenRows, packing: Packing, names: pa.Array, loss: str, size: int = 1 << 23
+    rows: TokenRows,
+    packing: Packing,
+    names: pa.Array,
+    loss: str,
+    size: int = 1 << 23,
+    order: Array | None = None,
 ) -> Iterator[pa.Table]:
     """Yield the sequences as tables of about `size` tokens, with one list a column and sequence.
 
     `seq_lengths` are the tokens of each row, `row_ids` the rows' ids (`names`: of all rows, by number).
-    Nothing is padded: a trainer's collator pads, or flattens.
-    """  # fmt: skip
-    token_starts = rows.offsets[packing.starts]
+    `order` as in `write_shards`. Nothing is padded: a trainer's collator pads, or flattens.
+    """
+    taken = np.arange(len(rows.offsets) - 1) if order is None else order
+    ends = np.concatenate(([0], np.cumsum(rows.offsets[1:][taken] - rows.offsets[taken])))
+    token_starts = ends[packing.starts]
     at = 0
     while at < packing.bins:
         end = int(np.searchsorted(token_starts, token_starts[at] + size, side="right")) - 1
         end = min(max(end, at + 1), packing.bins)
         a, b = int(packing.starts[at]), int(packing.starts[end])
-        begin, stop = int(rows.offsets[a]), int(rows.offsets[b])
-        lengths = np.diff(rows.offsets[a : b + 1])
-        columns = _columns(rows.tokens[begin:stop], rows.learned[begin:stop], lengths, loss)
+        part = rows.chosen(taken[a:b])
+        lengths = part.lengths
+        columns = _columns(part.tokens, part.learned, lengths, loss)
         first = packing.starts[at:end] - a  # of each sequence, its first row here
         per_bin = np.diff(packing.starts[at : end + 1])
         columns["segment_ids"] -= np.repeat(np.repeat(first, per_bin), lengths).astype(np.int32)
-        tokens = pa.array((token_starts[at : end + 1] - begin).astype(np.int32))
+        tokens = pa.array((token_starts[at : end + 1] - token_starts[at]).astype(np.int32))
         members = pa.array((packing.starts[at : end + 1] - a).astype(np.int32))
         made = {name: pa.ListArray.from_arrays(tokens, pa.array(values)) for name, values in columns.items()}
         made["seq_lengths"] = pa.ListArray.from_arrays(members, pa.array(lengths.astype(np.int32)))

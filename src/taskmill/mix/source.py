@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,18 @@ from taskmill.config import load_yaml, merge
 from taskmill.errors import ConfigError, UnknownName
 from taskmill.registry import nearest
 
-__all__ = ["POLICIES", "UNTIL", "Mixture", "Policy", "Source", "leaves", "presets", "read_mixture"]
+__all__ = [
+    "POLICIES",
+    "SIGNS",
+    "UNTIL",
+    "Condition",
+    "Mixture",
+    "Policy",
+    "Source",
+    "leaves",
+    "presets",
+    "read_mixture",
+]
 
 POLICIES = ("drop", "stop", "repeat", "once")
 
@@ -21,7 +32,7 @@ UNTIL = ("first-empty", "all-seen")
 
 PRESETS = Path(__file__).parent / "presets"
 
-_INHERITED = ("cap", "policy", "tasks", "tokens")
+_INHERITED = ("cap", "policy", "tasks", "tokens", "where")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +51,29 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """What the cells of a column are compared with. What a row lacks counts as false, 0 or an empty text."""
+
+    sign: str
+    value: bool | int | float | str
+
+    def __str__(self) -> str:
+        value = str(self.value).lower() if isinstance(self.value, bool) else self.value
+        return f"{self.sign} {value}"
+
+
+SIGNS = ("==", "!=", ">=", "<=", ">", "<")
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """A node of a mixture: either it has a `path` (files, folders, globs, run folders) or `sources` below it.
 
     `weight` is its share among its siblings; without one it weighs what it holds, each task `cap` rows at
     most. `count` fixes its rows instead: a whole number, or a multiple of the rows it has. `tasks` names the
     column by which its rows are told apart as tasks (`auto`: `task` where it is there; `file`; `none`).
-    `temperature` T and `unimax` (most epochs) turn the sizes of what is right below into weights.
+    `temperature` T and `unimax` (most epochs) turn the sizes of what is right below into weights. `where`
+    (column → condition) and `only` (names of tasks) say which rows and tasks it has; others are left out.
     """
 
     name: str
@@ -60,6 +87,8 @@ class Source:
     policy: Policy = Policy()
     tasks: str = "auto"
     tokens: str = ""
+    where: Mapping[str, Condition] = field(default_factory=dict, hash=False)
+    only: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
 
     @property
@@ -156,6 +185,8 @@ def _source(name: str, given: Any, above: Mapping[str, Any]) -> Source:
     if "repeat" in given and "policy" in given:
         raise ConfigError(f"{where}: repeat is a policy; write one of `repeat` and `policy`")
     values = {**above, **{key: value for key, value in given.items() if key not in ("sources", "repeat")}}
+    if isinstance(given.get("where"), Mapping):  # conditions of a source hold beside those above it
+        values["where"] = {**above.get("where", {}), **given["where"]}
     if "repeat" in given:
         values["policy"] = {"repeat": given["repeat"]}
     read = {key: _READ[key](value, f"{where}: {key}") for key, value in values.items() if value is not None}
@@ -264,6 +295,33 @@ def _policy(value: Any, where: str) -> Policy:
     return Policy("repeat", int(_number_at(times, where, 1, whole=True)))
 
 
+def _where(value: Any, where: str) -> dict[str, Condition]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: expected COLUMN: VALUE, or COLUMN: '> 0', got {value!r}")
+    return {str(name): _condition(one, f"{where}: {name}") for name, one in value.items()}
+
+
+def _condition(value: Any, where: str) -> Condition:
+    """A text may begin with a sign; what follows is then a number or a truth if it reads like one."""
+    if isinstance(value, Condition):
+        return value
+    if isinstance(value, bool | int | float):
+        return Condition("==", value)
+    if not isinstance(value, str):
+        raise ConfigError(f"{where}: expected a value, or a sign ({', '.join(SIGNS)}) and one; got {value!r}")
+    sign = next((sign for sign in SIGNS if value.strip().startswith(sign)), "")
+    if not sign:
+        return Condition("==", value)
+    text = value.strip()[len(sign) :].strip()
+    if text in ("true", "false"):
+        return Condition(sign, text == "true")
+    try:
+        number = float(text)
+    except ValueError:
+        return Condition(sign, text)
+    return Condition(sign, int(number) if number == int(number) else number)
+
+
 def _paths(value: Any, where: str) -> tuple[str, ...]:
     found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
     if not found or not all(isinstance(one, str) and one for one in found):
@@ -288,4 +346,6 @@ _READ: Mapping[str, Any] = {
     "policy": _policy,
     "tasks": _text,
     "tokens": _text,
+    "where": _where,
+    "only": _paths,
 }

@@ -71,15 +71,21 @@ class CurateConfig:
     )
 
 
-def curate(config: CurateConfig, out: str | Path, on_progress: OnProgress | None = None) -> dict[str, Any]:
+def curate(
+    config: CurateConfig, out: str | Path, on_progress: OnProgress | None = None, *, command: str = "curate"
+) -> dict[str, Any]:
     """Score rows, decide, and write kept, dropped, scores and report; return the report.
+
+    `command` is who decides, as the report says it: `verify` does by the scores it stored.
 
     Raises UsageError for a filter or threshold that does not exist or a folder that is not this command's to
     write, InputError for data that cannot be read.
     """
     given = {name: finite(name, text) for name, text in config.set.items()}
     again = _is_curated(config.sources)
-    folder = check_out(out, config.sources, "curate", again=again)
+    anew = again and Path(out).resolve() == Path(config.sources[0]).resolve()
+    both = ("curate", "verify") if anew or command == "verify" else ()
+    folder = check_out(out, config.sources, command, again=again, also=both)
     if again:
         table, scores = _earlier(config, given)
     else:
@@ -98,9 +104,8 @@ def curate(config: CurateConfig, out: str | Path, on_progress: OnProgress | None
         for batch in scores.select(_filters(scores)).to_batches(4096)
         for row in batch.to_pylist()
     ]
-    in_place = again and folder.resolve() == Path(config.sources[0]).resolve()
-    _write(folder, table, scores, failed, in_place)
-    return end_results(folder, "curate", _report(config, scores, failed, limits))
+    _write(folder, table, scores, failed, anew)
+    return end_results(folder, command, _report(config, scores, failed, limits))
 
 
 def finite(name: str, value: Sequence[str]) -> float:

@@ -23,12 +23,12 @@ import pyarrow.compute as pc
 from taskmill import frame
 from taskmill.config import build, to_mapping
 from taskmill.curate.benchmark_index import benchmark_task
-from taskmill.curate.decontaminate import Hits, Rule, locate, prepare, scan, settle
+from taskmill.curate.decontaminate import FOUND_SCHEMA, Hits, Rule, locate, prepare, scan, settle
 from taskmill.errors import UsageError
-from taskmill.recipes.evaluation_sets import AGAINST, SHIPPED, against
+from taskmill.recipes.evaluation_sets import AGAINST, NONE, SHIPPED, against
 from taskmill.recipes.nested_text import joined_text, strings, text_columns
 from taskmill.recipes.pieces import RUNNER, Piecewise, Rows, answers, opened
-from taskmill.recipes.session import OnProgress, Progress
+from taskmill.recipes.session import OnProgress, Progress, ignore
 from taskmill.recipes.tables import begin_results, check_out, end_results, is_text, over_half, with_evidence
 from taskmill.record import EXAMPLE_SCHEMA, Reason
 
@@ -63,10 +63,12 @@ _ADDED = pa.schema(
 class DecontaminateConfig:
     """Training rows in; rows that hold evaluation items out."""
 
-    source: str = field(
-        default="", metadata={"help": "table of training rows (Parquet, JSONL, CSV) or a folder"}
+    sources: tuple[str, ...] = field(
+        default=(), metadata={"help": "tables of training rows (Parquet, JSONL, CSV), folders or run folders"}
     )
-    against: tuple[str, ...] = field(default=(SHIPPED,), metadata={"help": AGAINST})
+    against: tuple[str, ...] = field(
+        default=(SHIPPED,), metadata={"help": f"{AGAINST} but for tasks by name"}
+    )
     text: tuple[str, ...] = field(
         default=(),
         metadata={
@@ -89,38 +91,36 @@ def decontaminate(
     Raises UsageError and InputError for what cannot be read or compared, or a folder that is not this
     command's to write; nothing is written then.
     """
-    if not config.source:
+    if not config.sources:
         raise UsageError("no table is given; name the file with the training rows")
     files = [name for name in config.against if Path(name).exists()]
-    folder = check_out(out, [config.source, *files], "decontaminate")
+    folder, tell = check_out(out, [*config.sources, *files], "decontaminate"), on_progress or ignore
+    if config.against == (NONE,) and config.keep_benchmark_tasks:
+        raise UsageError("--against none and --keep-benchmark-tasks leave nothing to look for; drop one")
+    config.rule.check()
     frame.use_runner(config.runner)
-    with opened((config.source,), folder.with_name(f".{folder.name}.parts")) as rows:
-        looked = _looked_into(rows, config)
+    with opened(config.sources, folder.with_name(f".{folder.name}.parts")) as rows:
+        looked, total = _looked_into(rows, config), len(rows)
         _search.cache_clear()  # the files may be others by now
-        search = _search(config.against, config.rule)
-        asked = {"against": list(config.against), "rule": to_mapping(config.rule), "columns": looked.names}
-        hits, total = [], len(rows)
-        for first, _, found in answers(rows, looked.names, look, asked, config.runner):
-            hits.append(Hits(**found)._replace(row=found["row"] + first))
-            if on_progress:
-                on_progress(Progress("decontaminate", first, total, first))
-        found = settle(hits, search)
+        search = None if config.against == (NONE,) else _search(config.against, config.rule)
+        found = (
+            FOUND_SCHEMA.empty_table() if search is None else _found_in(rows, looked, search, config, tell)
+        )
         begin_results(folder)
         reasons = _write(rows, looked.names, found, folder, config)
-    suites = _suites(found, search)
+    suites = _suites(found, search) if search else []
     dropped = dict(sorted(reasons.items()))
     kept = total - sum(dropped.values())
-    if on_progress:
-        on_progress(Progress("decontaminate", total, total, kept, total - kept))
+    tell(Progress("decontaminate", total, total, kept, total - kept))
     report = {
-        "against": list(search.against.names),
+        "against": list(search.against.names) if search else [],
         "rule": to_mapping(config.rule),
         "text": looked.names,
         "not_looked_at": looked.beside,
         "funnel": {"in": total, "kept": kept, "dropped": dropped},
         "suites": suites,
         "warnings": [
-            *_warnings(suites, config.rule.min_words),
+            *_warnings(suites, config.rule),
             *over_half(dropped, total, "look at dropped.parquet before you go on"),
             *_unseen(rows.schema, looked.beside),
         ],
@@ -140,7 +140,19 @@ class _Looked(NamedTuple):
 
 def _looked_into(rows: Rows, config: DecontaminateConfig) -> _Looked:
     given = [field for field in rows.schema if field.name != "id" or not rows.numbered]
-    return _Looked(*text_columns(pa.schema(given), config.text, config.source))
+    return _Looked(*text_columns(pa.schema(given), config.text, rows.where))
+
+
+def _found_in(
+    rows: Rows, looked: _Looked, search: Search, config: DecontaminateConfig, tell: OnProgress
+) -> pa.Table:
+    """Look into all rows and return what is found, as FOUND_SCHEMA."""
+    asked = {"against": list(config.against), "rule": to_mapping(config.rule), "columns": looked.names}
+    hits = []
+    for first, _, seen in answers(rows, looked.names, look, asked, config.runner):
+        hits.append(Hits(**seen)._replace(row=seen["row"] + first))
+        tell(Progress("decontaminate", first, len(rows), first))
+    return settle(hits, search)
 
 
 @lru_cache(maxsize=1)  # a worker gets many pieces to look into
@@ -262,7 +274,7 @@ def _suites(found: pa.Table, search: Search) -> list[dict[str, Any]]:
     return report
 
 
-def _warnings(suites: Sequence[Mapping[str, Any]], least: int) -> list[str]:
+def _warnings(suites: Sequence[Mapping[str, Any]], rule: Rule) -> list[str]:
     warnings = []
     for suite in suites:
         if suite["share"] > _MATCHED:
@@ -271,7 +283,10 @@ def _warnings(suites: Sequence[Mapping[str, Any]], least: int) -> list[str]:
                 "leaves the whole training set out, because what a filter misses is of the same source"
             )
         if suite["too_short"] == suite["items"]:
-            warnings.append(f"no item of {suite['suite']} has {least} words: nothing of it could be found")
+            part = "question" if rule.mode == "decon" else "item"
+            warnings.append(
+                f"no {part} of {suite['suite']} has {rule.min_words} words: nothing of it could be found"
+            )
     return warnings
 
 

@@ -61,6 +61,7 @@ _OWN: Mapping[str, frozenset[str]] = {
 
 _LARGEST = 10  # groups that the report shows
 _SHOWN = 5  # dropped rows of each
+_NAMED = 20  # rows without a vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +207,14 @@ def dedup(config: DedupConfig, out: str | Path, on_progress: OnProgress | None =
 
         marks = marked(rows, columns, asked, config.runner, told)
         order = preferred(rows.ids, pa.array(marks.lengths) if asked["longest"] else None)
-        verdicts = Verdicts(rows, config, _duplicates(config, rows, columns, asked, marks, order))
+        found, zeros = _duplicates(config, rows, columns, asked, marks, order)
+        verdicts = Verdicts(rows, config, found)
         if config.skeleton_cap:
             verdicts.cap(marks.skeletons, config.skeleton_cap, OVER_SKELETON, order)
         if config.source_cap:
             verdicts.cap(marks.sources, config.source_cap, OVER_SOURCE, order)
         verdicts.settle()
-        report = _report(config, asked["on"], verdicts)
+        report = _report(config, asked["on"], verdicts, zeros)
         _write(folder, rows, verdicts)
     kept = report["funnel"]["kept"]
     tell(Progress("dedup", total, total, kept, total - kept, note=config.mode))
@@ -264,8 +266,9 @@ def _asked(config: DedupConfig, rows: Rows) -> tuple[list[str], dict[str, Any]]:
         "longest": config.keep == "longest", "skeletons": bool(config.skeleton_cap),
         "source": config.source_column if config.source_cap else "",
     }  # fmt: skip
-    if config.mode == "near":
+    if config.mode != "exact":
         asked["threshold"] = _threshold(config)
+    if config.mode == "near":
         check_near(asked["threshold"], config.ngram)
         asked["bands"] = list(bands_for(asked["threshold"]))
     empty = rows.schema.empty_table()
@@ -293,17 +296,16 @@ def _are_own(rows: Rows) -> bool:
 
 def _duplicates(
     config: DedupConfig, rows: Rows, columns: list[str], asked: Mapping[str, Any], marks: Marks, order: Array
-) -> Duplicates:
-    from taskmill.recipes.duplicates import exact, near, vectors
+) -> tuple[Duplicates, Array]:
+    """Return the verdicts, and the rows (int64) whose vector is zero."""
+    from taskmill.recipes.duplicates import exact, near, semantic
 
+    none = np.zeros(0, np.int64)
     if config.mode == "exact":
-        return exact(marks, order)
+        return exact(marks, order), none
     if config.mode == "near":
-        return near(rows, columns, asked, config.runner, marks, order)
-    from taskmill.curate.semantic import semantic_duplicates
-
-    found = vectors(rows, columns, asked, config.embeddings, config.embedder)
-    return semantic_duplicates(found, _threshold(config), order=order, seed=config.seed)
+        return near(rows, columns, asked, config.runner, marks, order), none
+    return semantic(rows, columns, asked, (config.embeddings, config.embedder), order)
 
 
 def _threshold(config: DedupConfig) -> float:
@@ -366,7 +368,7 @@ def _groups(verdicts: Verdicts) -> dict[str, Any]:
     return groups
 
 
-def _report(config: DedupConfig, on: str, verdicts: Verdicts) -> dict[str, Any]:
+def _report(config: DedupConfig, on: str, verdicts: Verdicts, zeros: Array) -> dict[str, Any]:
     reasons = verdicts.counts()
     rows = len(verdicts.rows)
     settings = to_mapping(config) | {"on": config.embeddings or on or config.text or "text"}
@@ -374,4 +376,11 @@ def _report(config: DedupConfig, on: str, verdicts: Verdicts) -> dict[str, Any]:
         settings["threshold"] = _threshold(config)
     funnel = {"in": rows, "kept": rows - reasons.total(), "dropped": dict(sorted(reasons.items()))}
     warnings = over_half(reasons, rows, "look at dropped.parquet, or compare another part by --on or --text")
-    return {"settings": settings, "funnel": funnel, "warnings": warnings, **_groups(verdicts)}
+    named = sorted(verdicts.rows.names(zeros))[:_NAMED]
+    if named:
+        few = ", ".join(named[:3])
+        warnings.append(f"{len(zeros):,} rows have a vector of zeros, repeat nobody and are kept: {few}")
+    report = {"settings": settings, "funnel": funnel, "warnings": warnings, **_groups(verdicts)}
+    return report | (
+        {"zero_vectors": len(zeros), "zero_vector_ids": named} if config.mode == "semantic" else {}
+    )

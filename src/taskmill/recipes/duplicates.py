@@ -8,9 +8,7 @@ mapped into memory, so that the system holds of them what it has room for.
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,22 +26,23 @@ from taskmill.curate.dedup import (
     judged,
     skeleton_keys,
 )
-from taskmill.durable import cache_folder, write_point
+from taskmill.curate.semantic import semantic_duplicates
+from taskmill.durable import cache_folder
+from taskmill.errors import InputError
 from taskmill.kernels.graph import firsts
 from taskmill.kernels.near import Bands, Sketch, in_one_piece, sketch
 from taskmill.kernels.rivals import Sets, linked, put_sets, sets_of, settled
 from taskmill.recipes.layouts import as_parts
 from taskmill.recipes.pieces import Rows, answers
-from taskmill.recipes.pool import matrix
+from taskmill.recipes.scratch import gathered, numbers, vectors_of
 from taskmill.recipes.tables import column
 
-__all__ = ["Marks", "exact", "marked", "near", "texts_of", "vectors"]
+__all__ = ["Marks", "exact", "marked", "near", "semantic", "texts_of"]
 
 Array = np.ndarray[Any, Any]
 
-_TEXT = 64 << 20
-"""Bytes of text embedded at once (chosen: a cache of vectors is looked through once for each)."""
-
+HELD = 1 << 28
+"""Bytes of vectors that are held in memory (chosen: 260,000 rows of 256 numbers); more stand in a file."""
 
 _NOBODY = np.uint64(0x9E3779B97F4A7C15)
 """Odd, so that multiples of it differ (chosen: 2 to the 64 through the golden ratio)."""
@@ -167,7 +166,7 @@ def marked(
         for name, values in found.items():
             if name == "bands":
                 if name not in held:
-                    held[name] = _mapped(rows.scratch / name, (len(values), len(rows)))
+                    held[name] = numbers(rows.scratch / name, np.uint64, (len(values), len(rows)))
                 held[name][:, first : first + values.shape[1]] = values
                 continue
             if name not in held:
@@ -180,21 +179,6 @@ def marked(
         if len(marks.bands):
             marks.bands[:, blank] = (blank + 1).astype(np.uint64) * _NOBODY
     return marks
-
-
-def _mapped(path: Path, shape: tuple[int, ...]) -> Array:
-    """Return uint64 numbers in a new file, whose room is taken at once: later, a full disk would kill."""
-    size = 8 * int(np.prod(shape))
-    if not size:
-        return np.zeros(shape, np.uint64)
-    write_point(f"map {path.name}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
-    return np.asarray(np.memmap(path, np.uint64, "r+", shape=shape))
 
 
 def exact(marks: Marks, order: Array) -> Duplicates:
@@ -210,7 +194,7 @@ def near(
     held = Sketch(marks.keys, marks.bands, marks.sizes)
     links = linked(held, order)
     begins = np.concatenate(([0], np.cumsum(held.sizes[links.rows], dtype=np.int64)))
-    hashes = _mapped(rows.scratch / "ngrams", (int(begins[-1]),))
+    hashes = numbers(rows.scratch / "ngrams", np.uint64, (int(begins[-1]),))
     whole = Sets(hashes, begins, np.zeros(len(links.rows), np.int64))
     by_row = np.argsort(links.rows)
     some = links.rows[by_row]
@@ -227,28 +211,60 @@ def near(
     return judged(*settled(held, links, sets, asked["threshold"]))
 
 
-# Vectors, which are held
+# Vectors
 
 
-def vectors(rows: Rows, columns: Sequence[str], asked: Mapping[str, Any], name: str, embedder: str) -> Array:
-    """Return the vectors of all rows (float32 [n, d]): the column `name`, or of the texts by an embedder."""
-    if name:
-        return matrix((chunk for _, t in rows.pieces([name]) for chunk in t[name].chunks), len(rows))
+def semantic(
+    rows: Rows, columns: Sequence[str], asked: Mapping[str, Any], given: tuple[str, str], order: Array
+) -> tuple[Duplicates, Array]:
+    """Return the verdicts on rows of close vectors, and the rows (int64) whose vector is zero.
+
+    `given`: the column of vectors, or "" and the embedder of the texts. Raises InputError, naming the row,
+    for a vector of another width or one that is not finite.
+    """
+    vectors, zeros = _vectors(rows, columns, asked, given, order)
+    found = semantic_duplicates(vectors, asked["threshold"], seed=asked["seed"], in_place=True)
+    keep, of, similarity = np.empty_like(found.keep), np.empty_like(order), np.empty_like(found.similarity)
+    keep[order], similarity[order] = found.keep, found.similarity
+    of[order] = np.where(found.duplicate_of < 0, -1, order[found.duplicate_of])
+    return Duplicates(keep, of, similarity), zeros
+
+
+def _vectors(
+    rows: Rows, columns: Sequence[str], asked: Mapping[str, Any], given: tuple[str, str], order: Array
+) -> tuple[Array, Array]:
+    """Return the vectors (float32 [n, d]) in this order, in a file if they are many, and rows of zeros."""
+    name, embedder = given
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    whole, zeros, at = np.zeros((0, 0), np.float32), [np.zeros(0, np.int64)], 0
+    for block in _columns(rows, name) if name else _embedded(rows, columns, asked, embedder):
+        if not at:
+            shape = len(rows), block.shape[1]
+            large = 4 * shape[0] * shape[1] > HELD
+            whole = (
+                numbers(rows.scratch / "vectors", np.float32, shape) if large else np.empty(shape, np.float32)
+            )
+        wrong = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        if len(wrong):
+            row = rows.names(wrong[:1] + at)[0]
+            raise InputError(f"the vector of row {row!r} is not finite; compute it again, or drop the row")
+        zeros.append(at + np.flatnonzero(~block.any(axis=1)))
+        whole[place[at : at + len(block)]] = block
+        at += len(block)
+    return whole, np.concatenate(zeros)
+
+
+def _columns(rows: Rows, name: str) -> Iterator[Array]:
+    pieces = (table[name] for _, table in rows.pieces([name]))
+    return vectors_of(pieces, lambda row: rows.names(np.array([row]))[0])
+
+
+def _embedded(rows: Rows, columns: Sequence[str], asked: Mapping[str, Any], embedder: str) -> Iterator[Array]:
     from taskmill.select.embed import encoded, loaded
 
     def texts() -> Iterator[pa.Array]:
         return (_in_one(texts_of(table, asked)) for _, table in rows.pieces(columns))
 
     model = loaded(embedder, texts())
-    return np.concatenate([encoded(part, model, cache_folder()).vectors for part in _gathered(texts())])
-
-
-def _gathered(texts: Iterator[pa.Array]) -> Iterator[pa.Array]:
-    held: list[pa.Array] = []
-    for part in texts:
-        held.append(part)
-        if sum(one.nbytes for one in held) >= _TEXT:
-            yield pa.concat_arrays(held)
-            held = []
-    if held:
-        yield pa.concat_arrays(held)
+    return (encoded(part, model, cache_folder()).vectors for part in gathered(texts()))

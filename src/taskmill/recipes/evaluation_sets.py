@@ -21,6 +21,7 @@ from taskmill.curate.benchmark_index import (
     digest_of,
     find_shipped,
     index_of,
+    is_index,
     join,
     read_index,
     shipped,
@@ -32,10 +33,10 @@ from taskmill.errors import InputError, UsageError
 from taskmill.ingest import fingerprint
 from taskmill.ingest.records import read_records
 from taskmill.recipes.nested_text import LABELS
-from taskmill.recipes.tables import table_files
+from taskmill.recipes.tables import check_out, table_files
 from taskmill.record import Example
 
-__all__ = ["AGAINST", "SHIPPED", "HeldOut", "against", "build_index", "build_shipped"]
+__all__ = ["AGAINST", "NONE", "SHIPPED", "HeldOut", "against", "build_index", "build_shipped"]
 
 SHIPPED = "shipped"
 NONE = "none"
@@ -182,11 +183,16 @@ def _texts(value: object, words: bool = False) -> Iterator[str]:
 def build_index(sources: Sequence[str], out: str | Path, *, name: str = "") -> dict[str, Any]:
     """Write an index of the user's evaluation files, hashes only, and say what is in it.
 
-    `name` is the suite's name, by default that of the file. Raises InputError for files without text.
+    `name` is the suite's name, by default that of the file. Raises InputError for files without text,
+    UsageError for a place in a run or among another command's results, or a file that is no index.
     """
-    path = Path(out)
-    if path.suffix != SUFFIX:
-        raise UsageError(f"{path}: the name of an index ends in {SUFFIX}")
+    if Path(out).suffix != SUFFIX:
+        raise UsageError(f"{out}: the name of an index ends in {SUFFIX}")
+    if not sources:
+        raise UsageError("no evaluation file is given; name one or more")
+    path = check_out(out, sources, "decontaminate", file=True)
+    if path.exists() and not is_index(path):
+        raise UsageError(f"{path} is there and is no index; choose another name for it")
     index = _index_of_files(sources, name or path.stem)
     return {**index.headers[0], "bytes": write_index(index, path)}
 

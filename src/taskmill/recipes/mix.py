@@ -1,15 +1,17 @@
 """The mixing journey: a mixture's file → rows in their order, and a manifest of what each source gave.
 
-    OUT/  data/train-00000-of-00002.parquet …  manifest.json
+    OUT/  data/train-00000-of-00002.parquet …  dropped.parquet  manifest.json
 
-`manifest.json` is written last: without it the folder is unfinished.
+`manifest.json` is written last: without it the folder is unfinished. Until then `.unfinished.json` says which
+mixture the parts are of, and the same command goes on behind those that are there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,7 @@ from taskmill.recipes.mix_manifest import manifest_of
 from taskmill.recipes.mixing import Pool, own_folder, place_of, read_pool, source_files, write_card
 from taskmill.recipes.session import OnProgress, Progress, ignore
 from taskmill.recipes.tables import is_text
-from taskmill.store import write_parquet
+from taskmill.store import code_version, read_json, write_parquet
 
 if TYPE_CHECKING:
     from taskmill.mix.order import Draws, Order
@@ -49,6 +51,10 @@ class MixConfig:
         metadata={"help": "or how many times the rows there are (of each task, its cap); default: once"},
     )
     seed: int = field(default=0, metadata={"help": "rows and their order depend on it"})
+    licences: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "only rows of these licences (`unknown`: that state none); others are dropped"},
+    )
     samples: int = field(default=0, metadata={"help": "rows of each task that --inspect shows"})
 
 
@@ -63,16 +69,17 @@ def mix(config: MixConfig, out: str | Path, on_progress: OnProgress | None = Non
     folder = _check_out(Path(out), mixture, base)
     report(Progress("mix", note="read sources"))
     pool, plan, order = _plan(config, mixture, base)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").unlink(missing_ok=True)
-    shutil.rmtree(folder / "data", ignore_errors=True)
-    of = -(-plan.rows // PART) or 1
-    done = 0
-    for at, (table, _) in enumerate(mixed(pool, order)):
-        write_parquet(folder / "data" / f"train-{at:05}-of-{of:05}.parquet", table)
-        done += len(table)
-        report(Progress("mix", done, plan.rows))
     manifest = manifest_of(config.seed, mixture, pool, plan, order)
+    _begin(folder, manifest)
+    names = _part_names(plan.rows)
+    for at, name in enumerate(names):
+        path = folder / "data" / name
+        if not path.exists():
+            table, _ = next(mixed(pool, order, at * PART))
+            write_parquet(path, table)
+        report(Progress("mix", min((at + 1) * PART, plan.rows), plan.rows))
+    if len(pool.dropped):
+        write_parquet(folder / "dropped.parquet", pool.dropped)
     head = ("source", "rows", "weight", "drawn", "epochs", "tokens (estimated)", "licences")
     card = [
         (name, one["rows"], round(one["weight"], 4), one["count"], round(one["epochs"], 2), one["tokens"],
@@ -81,7 +88,29 @@ def mix(config: MixConfig, out: str | Path, on_progress: OnProgress | None = Non
     ]  # fmt: skip
     write_card(folder, "A mixture", head, card)
     atomic_write(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    (folder / _UNFINISHED).unlink()
     return manifest
+
+
+_UNFINISHED = ".unfinished.json"
+
+
+def _part_names(rows: int) -> list[str]:
+    of = -(-rows // PART) or 1
+    return [f"train-{at:05}-of-{of:05}.parquet" for at in range(of)]
+
+
+def _begin(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Make the folder ready: parts of the same mixture that a kill left behind stay, anything else goes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    said = json.dumps([manifest, PART, code_version()]).encode()
+    mark = {"mixture": hashlib.blake2b(said, digest_size=16).hexdigest()}
+    started = folder / _UNFINISHED
+    (folder / "manifest.json").unlink(missing_ok=True)
+    (folder / "dropped.parquet").unlink(missing_ok=True)
+    if not started.exists() or read_json(started) != mark:
+        shutil.rmtree(folder / "data", ignore_errors=True)
+        atomic_write(started, json.dumps(mark).encode())
 
 
 def inspect_mixture(config: MixConfig) -> dict[str, Any]:
@@ -165,7 +194,7 @@ def _plan(config: MixConfig, mixture: Mixture, base: Path) -> tuple[Pool, Plan, 
     from taskmill.mix.order import Order as Made
     from taskmill.mix.plan import make_plan
 
-    pool = read_pool(mixture, base)
+    pool = read_pool(mixture, base, config.licences)
     plan = make_plan(mixture, pool.tasks, rows=config.rows, epochs=config.epochs)
     sizes = [len(rows) for rows in pool.rows]
     keys = [task.key for task in pool.tasks]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import isinf
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from taskmill.mix.order import Order
     from taskmill.mix.plan import Plan
 
-__all__ = ["manifest_of"]
+__all__ = ["manifest_of", "shown"]
 
 
 def manifest_of(seed: int, mixture: Mixture, pool: Pool, plan: Plan, order: Order) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def manifest_of(seed: int, mixture: Mixture, pool: Pool, plan: Plan, order: Orde
     return {
         "command": "mix",
         "taskmill": taskmill.__version__,
-        "mixture": _shown(mixture.root),
+        "mixture": shown(mixture.root),
         "preset": mixture.preset or None,
         "imported": mixture.imported or None,
         "weights": mixture.weights,
@@ -58,27 +57,27 @@ def manifest_of(seed: int, mixture: Mixture, pool: Pool, plan: Plan, order: Orde
         "exit": _exit(mixture, pool, plan),
         "notes": list(mixture.notes),
         "sources": sources,
+        "funnel": _funnel(pool),
         "licences": {name: _licences(name, pool) for name in of},
         "files": pool.files,
     }
 
 
 def _licences(source: str, pool: Pool) -> list[str]:
-    """Return the licences that rows of a source state, in a column `licence` or within `source`."""
+    """Return the licences that rows of a source state."""
     import numpy as np
 
-    for path in (("licence",), ("license",), ("source", "licence")):
-        if path[0] not in pool.table.column_names:
-            continue
-        values = pool.table[path[0]]
-        if len(path) > 1:
-            if not pa.types.is_struct(values.type) or values.type.get_field_index(path[1]) < 0:
-                continue
-            values = pc.struct_field(values, path[1])
-        own = np.concatenate([pool.rows[i] for i in pool.of_source[source]])
-        found = pc.unique(values.take(pa.array(own))).to_pylist()
-        return sorted(str(value) for value in found if value)
-    return []
+    own = np.concatenate([pool.rows[i] for i in pool.of_source[source]])
+    return sorted(one for one in pc.unique(pool.licences.take(pa.array(own))).to_pylist() if one)
+
+
+def _funnel(pool: Pool) -> dict[str, Any]:
+    """Return how many rows the files have, and what became of them; `left_out`: by `where` and `only`."""
+    reasons = {row["values"]: row["counts"] for row in pool.dropped["reason"].value_counts().to_pylist()}
+    kept = len(pool.table)
+    whole = sum(one["rows"] for one in pool.files)
+    left_out = whole - kept - len(pool.dropped)
+    return {"in": whole, "kept": kept, "left_out": left_out, "dropped": dict(sorted(reasons.items()))}
 
 
 def _record(own: list[int], pool: Pool, plan: Plan, drawn_tokens: Any, tokens: int) -> dict[str, Any]:
@@ -150,19 +149,21 @@ def _policy(source: Source) -> str:
     return f"count: {source.count}" if source.count is not None else str(source.policy)
 
 
-def _shown(source: Source) -> Mapping[str, Any]:
+def shown(source: Source) -> dict[str, Any]:
     """Return a source as it may be written again; paths as they were given."""
     found: dict[str, Any] = {}
-    for name in ("path", "weight", "count", "cap", "unimax"):
+    for name in ("path", "weight", "count", "cap", "unimax", "only"):
         if getattr(source, name) not in (None, ()):
             value = getattr(source, name)
             found[name] = list(value) if isinstance(value, tuple) else value
     for name, default in (("scale", 1.0), ("temperature", 1.0), ("tasks", "auto"), ("tokens", "")):
         if getattr(source, name) != default:
             found[name] = getattr(source, name)
+    if source.where:
+        found["where"] = {name: str(condition) for name, condition in source.where.items()}
     found["policy"] = str(source.policy)
     if source.sources:
-        found["sources"] = {child.name.rpartition("/")[2]: _shown(child) for child in source.sources}
+        found["sources"] = {child.name.rpartition("/")[2]: shown(child) for child in source.sources}
     return found
 
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from taskmill.durable import atomic_write
 from taskmill.errors import ConfigError, InputError, UsageError
+from taskmill.export.licences import is_unknown, plain_name
 from taskmill.ingest import tokens as prices
 from taskmill.mix.source import Mixture, Source, leaves
 from taskmill.mix.weights import Task
@@ -29,6 +30,8 @@ from taskmill.recipes.tables import (
     table_files,
     with_ids,
 )
+from taskmill.record import Reason
+from taskmill.registry import nearest
 from taskmill.store import read_json
 
 if TYPE_CHECKING:
@@ -36,14 +39,24 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["Pool", "lengths", "own_folder", "place_of", "read_pool", "source_files", "write_card"]
+__all__ = [
+    "Pool",
+    "lengths",
+    "own_folder",
+    "place_of",
+    "read_pool",
+    "source_files",
+    "stated_licences",
+    "write_card",
+]
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
     """All rows of a mixture in one table, and of each task the numbers of its rows there, sorted by id.
 
-    `tokens` (int64): the tokens of each row; `files`: what was read, with its size and hash.
+    `tokens` (int64): the tokens of each row; `files`: what was read, with its size and hash; `dropped`: rows
+    that no task has, with the reason.
     """
 
     table: pa.Table
@@ -51,6 +64,7 @@ class Pool:
     rows: list[Array]
     tokens: Array
     files: list[dict[str, Any]]
+    dropped: pa.Table
 
     @cached_property
     def of_source(self) -> dict[str, list[int]]:
@@ -59,6 +73,11 @@ class Pool:
         for i, task in enumerate(self.tasks):
             found.setdefault(task.source, []).append(i)
         return found
+
+    @cached_property
+    def licences(self) -> pa.ChunkedArray:
+        """Return the licence each row of the table states."""
+        return stated_licences(self.table)
 
     @cached_property
     def sizes(self) -> Array:
@@ -112,15 +131,15 @@ def source_files(place: str) -> list[str]:
     return table_files(place)
 
 
-def read_pool(mixture: Mixture, base: Path) -> Pool:
+def read_pool(mixture: Mixture, base: Path, licences: Sequence[str] = ()) -> Pool:
     """Read all sources of a mixture; paths are relative to `base` (where its file is), or else to here.
 
-    Raises InputError for a source without rows, or one that cannot be read; ConfigError for a column that is
-    not there.
+    With `licences`, rows that state another one, or none, are dropped. Raises InputError for a source without
+    rows, or one that cannot be read; ConfigError for a column that is not there.
     """
     import numpy as np
 
-    tables, names, files = {}, {}, []
+    tables, names, files, dropped = {}, {}, [], []
     for leaf in leaves(mixture.root):
         own = {name: read_file(name) for path in leaf.path for name in source_files(place_of(path, base))}
         rows = with_ids(joined(number_rest(own)), leaf.name, prefix=f"{leaf.name}/")
@@ -129,7 +148,20 @@ def read_pool(mixture: Mixture, base: Path) -> Pool:
                 f"{leaf.name}: no rows in {', '.join(leaf.path)}; name other files, or leave it out"
             )
         sizes = {name: len(table) for name, table in own.items()}
-        names[leaf.name] = _task_names(leaf, rows, sizes)
+        tasks_of = _task_names(leaf, rows, sizes)
+        wanted = _wanted(leaf, rows, tasks_of)
+        rows, tasks_of = rows.filter(wanted), tasks_of.filter(wanted)
+        if not len(rows):
+            raise InputError(f"{leaf.name}: no row is as `where` and `only` want it; leave it out")
+        if licences:
+            admitted = _admitted(rows, licences)
+            dropped.append(_refused(leaf.name, rows.filter(pc.invert(admitted))))
+            rows, tasks_of = rows.filter(admitted), tasks_of.filter(admitted)
+            if not len(rows):
+                raise InputError(
+                    f"{leaf.name}: no row is licensed as {', '.join(licences)}; leave it out, or admit others"
+                )
+        names[leaf.name] = tasks_of
         tables[leaf.name] = rows
         files += [_file(leaf.name, name, count) for name, count in sizes.items()]
     tokens = np.concatenate([_tokens(leaf, tables[leaf.name]) for leaf in leaves(mixture.root)])
@@ -145,7 +177,82 @@ def read_pool(mixture: Mixture, base: Path) -> Pool:
             tasks.append(Task(name, value, len(mine), float(tokens[mine].mean())))
             rows_of.append(mine.astype(np.int64))
         begin += len(ids)
-    return Pool(table, tasks, rows_of, tokens, files)
+    return Pool(table, tasks, rows_of, tokens, files, pa.concat_tables([_DROPPED.empty_table(), *dropped]))
+
+
+_COMPARED = {
+    "==": pc.equal, "!=": pc.not_equal, ">=": pc.greater_equal, "<=": pc.less_equal, ">": pc.greater,
+    "<": pc.less,
+}  # fmt: skip
+
+
+def meets(leaf: Source, rows: pa.Table) -> pa.Array:
+    """Say of each row whether it is as `where` says; raises ConfigError for what cannot be compared."""
+    found = pa.array([True], pa.bool_()).take(pa.array([0] * len(rows)))
+    for name, condition in leaf.where.items():
+        empty = type(condition.value)()
+        cells = rows[name] if name in rows.column_names else pa.nulls(len(rows), pa.scalar(empty).type)
+        try:
+            filled = pc.fill_null(cells, pa.scalar(empty, cells.type))
+            found = pc.and_(found, _COMPARED[condition.sign](filled, condition.value))
+        except (pa.ArrowException, TypeError):
+            kind = f"{cells.type}, which does not compare with {condition.value!r}"
+            raise ConfigError(f"{leaf.name}: where: {name} is of {kind}; correct the condition") from None
+    return found
+
+
+def _wanted(leaf: Source, rows: pa.Table, tasks_of: pa.ChunkedArray) -> pa.Array:
+    """Say of each row whether it is as `where` says, and of a task that `only` names."""
+    found = meets(leaf, rows)
+    if not leaf.only:
+        return found
+    there = pc.unique(tasks_of).to_pylist()
+    missing = next((one for one in leaf.only if one not in there), None)
+    if missing is not None:
+        raise ConfigError(f"{leaf.name}: only: no task {missing!r}.{nearest(missing, there)}")
+    return pc.and_(found, pc.is_in(tasks_of, pa.array(leaf.only, pa.string())))
+
+
+_DROPPED = pa.schema(
+    [("id", pa.string()), ("mix_source", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
+)
+"""What is written of rows that no task has."""
+
+
+def stated_licences(table: pa.Table) -> pa.ChunkedArray:
+    """Return the licence each row states, in `licence`, `license` or within `source`; "" for none."""
+    found = [pa.chunked_array([pa.nulls(len(table), pa.string())])]
+    for head, inner in (("licence", ""), ("license", ""), ("source", "licence")):
+        if head not in table.column_names:
+            continue
+        values = table[head]
+        if inner and (not pa.types.is_struct(values.type) or values.type.get_field_index(inner) < 0):
+            continue
+        values = pc.struct_field(values, inner) if inner else values
+        if is_text(values.type):
+            values = values.cast(pa.string())
+            found.append(pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values))
+    return pc.coalesce(*found, "")
+
+
+def _admitted(table: pa.Table, licences: Sequence[str]) -> pa.ChunkedArray:
+    """Say of each row whether its licence is one of these; case and punctuation do not count."""
+    wanted = {"" if is_unknown(one) else plain_name(one) for one in licences}
+    stated = stated_licences(table)
+    fits = [
+        one for one in pc.unique(stated).to_pylist() if ("" if is_unknown(one) else plain_name(one)) in wanted
+    ]
+    return pc.is_in(stated, pa.array(fits, pa.string()))
+
+
+def _refused(source: str, rows: pa.Table) -> pa.Table:
+    count = len(rows)
+    stated = stated_licences(rows)
+    detail = pc.if_else(
+        pc.equal(stated, ""), "it states none", pc.binary_join_element_wise("it is", stated, " ")
+    )
+    columns = [rows["id"].cast(pa.string()), pa.array([source] * count, pa.string())]
+    return pa.table([*columns, pa.array([str(Reason.LICENCE)] * count, pa.string()), detail], schema=_DROPPED)
 
 
 def place_of(path: str, base: Path) -> str:

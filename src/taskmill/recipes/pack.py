@@ -12,7 +12,7 @@ import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,12 +20,13 @@ import pyarrow.compute as pc
 import taskmill
 from taskmill.durable import atomic_write
 from taskmill.errors import InputError, UsageError
+from taskmill.recipes.given_tokens import beside_tokens, given_rows, token_batches
 from taskmill.recipes.layouts import has_layout, part_columns
 from taskmill.recipes.mixing import own_folder, source_files, write_card
+from taskmill.recipes.pack_faults import faults_of, pair_faults, unknown_shares, without
 from taskmill.recipes.session import OnProgress, Progress, ignore
 from taskmill.recipes.tables import is_text, joined, number_rest, read_file, with_ids
-from taskmill.recipes.token_rows import token_rows
-from taskmill.record import Reason
+from taskmill.recipes.token_rows import GIVEN, token_rows
 from taskmill.store import write_parquet
 
 if TYPE_CHECKING:
@@ -44,6 +45,13 @@ class PackConfig:
 
     source: str = field(default="", metadata={"help": "table, folder, run folder, or what `mix` wrote"})
     length: int = field(default=2048, metadata={"help": "tokens of a sequence"})
+    target_length: int = field(
+        default=0,
+        metadata={"help": "for encoder-decoder models: tokens of targets in a sequence, --length of inputs"},
+    )
+    decoder_start: int = field(
+        default=0, metadata={"help": "then, the token that the decoder begins each target with (T5: 0)"}
+    )
     tokenizer: str = field(
         default="", metadata={"help": "embedded model, folder with a tokenizer.json, GGUF file or Hub name"}
     )
@@ -92,47 +100,118 @@ def pack_rows(config: PackConfig, out: str | Path, on_progress: OnProgress | Non
     are encoded. Raises UsageError or ConfigError for settings that do not fit, InputError for rows that
     cannot be read, BackendError or MissingExtra for a tokenizer that cannot be loaded.
     """
-    from taskmill.mix.pack import pack, split_long
-
     report = on_progress or ignore
     _check(config)
     files = source_files(config.source)
     folder = own_folder(Path(out), files, "pack")
-    table = _sorted(with_ids(joined(number_rest({name: read_file(name) for name in files})), config.source))
+    rest = beside_tokens(files)
+    table = with_ids(joined(number_rest({name: read_file(name, rest) for name in files})), config.source)
     report(Progress("pack", 0, len(table), note="encode"))
-    rows, about = token_rows(table, report, tokenizer=config.tokenizer, layout=config.layout, eos=config.eos)
-    unused = _unused(table, about["layout"])
+    if rest is not None:
+        rows, about = given_rows(token_batches(files), table["id"]), {**GIVEN}
+    else:
+        rows, about = token_rows(
+            table, report, tokenizer=config.tokenizer, layout=config.layout, eos=config.eos
+        )
     about["loss"] = config.loss
-    names = pa.concat_arrays(table["id"].cast(pa.string()).chunks or [pa.array([], pa.string())])
-    kept, dropped, wanted = _kept(config, rows, names)
+    beside = _Beside(len(table), _ids(table), _tasks(table), _unused(table, str(about["layout"])))
+    del table  # its tokens are in `rows`
+    if config.target_length:  # of texts, a prompt is a token and its end, or more
+        faults = pair_faults(config, rows, 2 if about["layout"] == "plain" else 1)
+    else:
+        faults = faults_of(config, rows)
+    kept, dropped, wanted = without(faults, rows.lengths, beside.ids)
     if not len(kept):
         raise InputError(_nothing_left(config, wanted))
-    whole = rows.chosen(kept)
-    of = kept
-    pieces = len(kept)
-    if config.long == "split":
-        whole, pieces_of = split_long(whole, config.length)
-        of, pieces = kept[pieces_of], len(pieces_of)
-    packing = pack(whole.lengths, config.length, config.seed, balance=config.balance)
     _begin(folder)
-    ordered = whole.chosen(packing.rows)
-    ids = names.take(pa.array(of))
-    _write(config, folder, ordered, packing, ids, about)
-    record = pa.table(
-        {"id": ids, "task": _tasks(table).take(pa.array(of)), "tokens": pa.array(whole.lengths)}
-    )
+    make = _make_pairs if config.target_length else _make_rows
+    record, manifest = make(config, folder, rows, kept, beside, about)
+    unknown = unknown_shares(rows, kept, beside.tasks, about.get("unknown_token_id"))
+    manifest["unknown_tokens"] = unknown
     write_parquet(folder / "rows.parquet", record)
     write_parquet(folder / "dropped.parquet", dropped)
-    manifest = _manifest(config, ordered, packing, record, dropped, about)
-    manifest["funnel"] = {"in": len(table), "kept": len(kept), "dropped": wanted}
-    manifest["pieces"] = pieces
-    manifest["unused_columns"] = unused
-    manifest["warnings"] = [f"not packed: the text of {', '.join(unused)}"] if unused else []
+    manifest["dropped_tokens"] = int(pc.sum(dropped["tokens"]).as_py() or 0)
+    whole = beside.rows - len(dropped)
+    manifest["funnel"] = {"in": beside.rows, "kept": whole, "dropped": wanted}
+    manifest["pieces"] = len(record)
+    manifest["unused_columns"] = beside.unused
+    manifest["warnings"] = [f"not packed: the text of {', '.join(beside.unused)}"] if beside.unused else []
+    for task, share in unknown.items():
+        said = f"{share:.3%} of the tokens of {task or 'the rows'} are unknown to {about['tokenizer']}"
+        manifest["warnings"].append(f"{said}; take a tokenizer that knows its script")
     shares = [(name, *one.values()) for name, one in manifest["tasks"].items()]
     write_card(folder, "Packed sequences", ("task", "rows", "tokens", "share"), shares)
     atomic_write(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
-    report(Progress("pack", len(table), len(table), len(kept), len(dropped)))
+    report(Progress("pack", beside.rows, beside.rows, whole, len(dropped)))
     return manifest
+
+
+class _Beside(NamedTuple):
+    """What is known of all rows but their tokens; `unused`: columns of text that are not packed."""
+
+    rows: int
+    ids: pa.Array
+    tasks: pa.Array
+    unused: list[str]
+
+    @property
+    def places(self) -> Array:
+        """Return each row's place among the ids: the order in which rows come changes nothing."""
+        import numpy as np
+
+        found = np.empty(self.rows, np.int64)
+        found[pc.sort_indices(self.ids).to_numpy()] = np.arange(self.rows)
+        return found
+
+
+def _make_rows(
+    config: PackConfig, folder: Path, rows: TokenRows, kept: Array, beside: _Beside, about: dict[str, Any]
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Pack and write whole rows; return the id, task and tokens of each by number, and the manifest."""
+    import numpy as np
+
+    from taskmill.mix.pack import pack, split_long
+
+    of = np.arange(beside.rows)
+    if config.long == "split":
+        rows, of = split_long(rows, config.length)
+        kept = np.flatnonzero(np.isin(of, kept))
+    kept = kept[np.argsort(beside.places[of[kept]], kind="stable")]
+    packing = pack(rows.lengths[kept], config.length, config.seed, balance=config.balance)
+    record = _record(beside, of[kept], packing.lengths)
+    _write(config, folder, rows, kept[packing.rows], packing, record["id"].chunk(0), about)
+    manifest = _manifest(config, int(rows.learns[kept].sum()), packing, record, about)
+    return record, manifest | {"written": list(config.write)}
+
+
+def _make_pairs(
+    config: PackConfig, folder: Path, rows: TokenRows, kept: Array, beside: _Beside, about: dict[str, Any]
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Do as `_make_rows` for an encoder-decoder model."""
+    import numpy as np
+
+    from taskmill.mix.pairs import pack_pairs, pair_tables, pairs_of
+
+    kept = kept[np.argsort(beside.places[kept], kind="stable")]
+    pairs = pairs_of(rows, kept)
+    packing, targets = pack_pairs(pairs, config.length, config.target_length, config.seed)
+    record = _record(beside, kept, packing.lengths + targets.lengths)
+    parts = pair_tables(pairs, packing, record["id"].chunk(0), config.loss, config.decoder_start)
+    for at, part in enumerate(parts):
+        write_parquet(folder / "data" / f"train-{at:05}.parquet", part)
+    manifest = _manifest(config, int(targets.lengths.sum()), packing, record, about)
+    return record, manifest | {
+        "target_length": config.target_length,
+        "target_fill": round(targets.fill, 6),
+        "decoder_start": config.decoder_start,
+        "written": ["parquet"],
+    }
+
+
+def _record(beside: _Beside, of: Array, lengths: Array) -> pa.Table:
+    """Return the id, task and tokens of each packed row (of the row `of[i]`), by number."""
+    taken, tokens = pa.array(of), pa.array(lengths)
+    return pa.table({"id": beside.ids.take(taken), "task": beside.tasks.take(taken), "tokens": tokens})
 
 
 def _check(config: PackConfig) -> None:
@@ -140,6 +219,12 @@ def _check(config: PackConfig) -> None:
         raise UsageError("nothing to pack; name a table, a folder or a run folder")
     if config.length < 2:
         raise UsageError(f"--length: a sequence holds 2 tokens or more, not {config.length}")
+    if config.target_length and (config.long == "split" or config.balance or config.eos != "both"):
+        raise UsageError(
+            "--target-length: rows are whole, with both end tokens; leave --long, --balance and --eos out"
+        )
+    if config.target_length and config.layout == "chat":
+        raise UsageError("--target-length: a chat has more than one target; take --layout plain")
     unknown = [name for name in config.write if name not in ("parquet", "shards")]
     if unknown or not config.write:
         raise UsageError(f"--write: parquet, shards or both, not {', '.join(unknown) or 'nothing'}")
@@ -150,7 +235,7 @@ def _nothing_left(config: PackConfig, dropped: dict[str, int]) -> str:
     if not dropped:
         return f"{config.source}: there are no rows; name another table"
     why = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
-    long = Reason.OVER_LENGTH in dropped
+    long = "over_length" in dropped
     advice = (
         f"take a --length over {config.length}, or --long split" if long else "give rows with text to learn"
     )
@@ -171,9 +256,8 @@ def _unused(table: pa.Table, layout: str) -> list[str]:
     return [n for n in beside if pc.any(pc.not_equal(table[n].cast(pa.large_string()), "")).as_py()]
 
 
-def _sorted(table: pa.Table) -> pa.Table:
-    """Return rows sorted by id, so that the order they come in changes nothing."""
-    return table.take(pc.sort_indices(table["id"].cast(pa.string())))
+def _ids(table: pa.Table) -> pa.Array:
+    return pa.concat_arrays(table["id"].cast(pa.string()).chunks or [pa.array([], pa.string())])
 
 
 def _begin(folder: Path) -> None:
@@ -183,52 +267,25 @@ def _begin(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
-def _kept(config: PackConfig, rows: TokenRows, names: pa.Array) -> tuple[Array, pa.Table, dict[str, int]]:
-    """Return the rows that are packed, the others with their reasons, and how many each reason took."""
-    import numpy as np
-
-    lengths = rows.lengths
-    learned = np.add.reduceat(np.append(rows.learned, 0), np.minimum(rows.offsets[:-1], len(rows.learned)))
-    learned = np.where(lengths > 0, learned, 0)
-    verdicts: list[tuple[int, str, str]] = []
-    for row in np.flatnonzero(learned == 0).tolist():
-        found = (
-            f"{lengths[row]:,} tokens, none of them to learn" if lengths[row] else "no text in its columns"
-        )
-        verdicts.append((row, str(Reason.EMPTY), found))
-    if config.long == "drop":
-        for row in np.flatnonzero((learned > 0) & (lengths > config.length)).tolist():
-            verdicts.append(
-                (row, str(Reason.OVER_LENGTH), f"{lengths[row]:,} tokens, over {config.length:,}")
-            )
-    gone = np.array([row for row, _, _ in verdicts], np.int64)
-    dropped = pa.table(
-        {
-            "id": names.take(pa.array(gone, pa.int64())),
-            "reason": pa.array([reason for _, reason, _ in verdicts], pa.string()),
-            "detail": pa.array([detail for _, _, detail in verdicts], pa.string()),
-            "tokens": pa.array(lengths[gone], pa.int64()),
-        }
-    )
-    counts: dict[str, int] = {}
-    for _, reason, _ in sorted(verdicts, key=lambda v: v[1]):
-        counts[reason] = counts.get(reason, 0) + 1
-    return np.setdiff1d(np.arange(len(lengths)), gone), dropped.sort_by("id"), counts
-
-
 # results
 
 
 def _write(
-    config: PackConfig, folder: Path, rows: TokenRows, packing: Packing, ids: pa.Array, about: dict[str, Any]
+    config: PackConfig,
+    folder: Path,
+    rows: TokenRows,
+    order: Array,
+    packing: Packing,
+    ids: pa.Array,
+    about: dict[str, Any],
 ) -> None:
     from taskmill.mix.packed import tables, write_shards
 
     if "parquet" in config.write:
-        for at, part in enumerate(tables(rows, packing, ids, config.loss)):
+        for at, part in enumerate(tables(rows, packing, ids, config.loss, order=order)):
             write_parquet(folder / "data" / f"train-{at:05}.parquet", part)
     if "shards" in config.write:
-        write_shards(folder / "shards", rows, packing, about)
+        write_shards(folder / "shards", rows, packing, about, order)
 
 
 def _tasks(table: pa.Table) -> pa.Array:
@@ -242,10 +299,9 @@ def _tasks(table: pa.Table) -> pa.Array:
 
 def _manifest(
     config: PackConfig,
-    rows: TokenRows,
+    learned: int,
     packing: Packing,
     record: pa.Table,
-    dropped: pa.Table,
     about: dict[str, Any],
 ) -> dict[str, Any]:
     shares = record.group_by("task").aggregate([("tokens", "sum"), ("tokens", "count")]).sort_by("task")
@@ -263,7 +319,7 @@ def _manifest(
         "fill": round(packing.fill, 6),
         "padding": round(1 - packing.fill, 6),
         "tokens": tokens,
-        "learned_tokens": int(rows.learned.sum()),
+        "learned_tokens": learned,
         "truncated": 0,
         "rows_per_sequence": round(len(packing.rows) / packing.bins, 3),
         "attention": round(packing.attention, 6),
@@ -276,6 +332,4 @@ def _manifest(
             }
             for row in shares.to_pylist()
         },
-        "dropped_tokens": int(pc.sum(dropped["tokens"]).as_py() or 0),
-        "written": list(config.write),
     }

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from taskmill.errors import InputError, UsageError
 from taskmill.recipes.pool import Columns, Rows, matrix, strings, texts_of, token_counts
+from taskmill.recipes.scratch import gathered, numbers, vectors_of
 from taskmill.recipes.tables import column, fitted, read_schema, table_files, unified, with_ids
 from taskmill.select import unit_rows
 from taskmill.select.parts import part_of
@@ -160,7 +160,7 @@ def _vectors(pool: _Pool, ids: pa.Array, place: Array, path: Path, embed: Embed)
     whole, at = np.zeros((0, 0), np.float32), 0
     for block in _blocks(pool, ids, embed):
         if not at:
-            whole = np.memmap(path, np.float32, "w+", shape=(len(ids), block.shape[1]))
+            whole = numbers(path, np.float32, (len(ids), block.shape[1]))
         own = ids[at : at + len(block)]
         whole[place[at : at + len(block)]] = unit_rows(block, own, in_place=True)
         at += len(block)
@@ -168,22 +168,10 @@ def _vectors(pool: _Pool, ids: pa.Array, place: Array, path: Path, embed: Embed)
 
 
 def _blocks(pool: _Pool, ids: pa.Array, embed: Embed) -> Iterator[Array]:
-    """Yield the vectors of all rows, a batch at a time; raises InputError for one of another width."""
+    """Yield the vectors of all rows, a piece at a time; raises InputError for one of another width."""
     name = pool.columns.embeddings
-    if not name:
-        encode = embed(pool.texts())
-        yield from (encode(texts) for texts in pool.texts())
+    if name:
+        yield from vectors_of((piece[name] for piece in pool.pieces([name])), lambda row: ids[row].as_py())
         return
-    width, at = 0, 0
-    for piece in pool.pieces([name]):
-        for chunk in piece[name].chunks:
-            sizes = pc.fill_null(pc.list_value_length(chunk), 0).to_numpy(zero_copy_only=False)
-            width = width or int(sizes.max(initial=0))
-            wrong = np.flatnonzero((sizes != width) | (sizes == 0))
-            if len(wrong):
-                row, size = ids[at + int(wrong[0])].as_py(), int(sizes[wrong[0]])
-                raise InputError(
-                    f"the vector of row {row!r} has {size} numbers where others have {width}; mend or drop it"
-                )
-            yield matrix([chunk], len(chunk))
-            at += len(chunk)
+    encode = embed(pool.texts())
+    yield from (encode(texts) for texts in gathered(pool.texts()))

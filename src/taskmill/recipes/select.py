@@ -103,6 +103,9 @@ class SelectConfig:
 def select(config: SelectConfig, out: str | Path, on_progress: OnProgress | None = None) -> dict[str, Any]:
     """Choose rows, write SELECTION.parquet and its report, and return the report.
 
+    `exit` in it has the exit code and the reason: 3 where the selector rejects rows that the budget has room
+    for (`shortfall`). What no row can fill is a `note`: a budget over the pool, the rest of one in tokens.
+
     Raises UsageError and InputError for what cannot be read or chosen from, and before anything is
     computed for what does not fit into the memory that is free.
     """
@@ -138,8 +141,9 @@ def _selected(
     for name in config.coverage:
         if name not in rows.table.column_names:
             raise UsageError(f"--coverage: {config.source} has no column {name!r}")
+    start = _start(config, rows, budget) if config.start else np.zeros(0, np.int64)
     vectors = pool_vectors(rows, config, report, found, made)
-    pool = _pool(rows, vectors, config, selector)
+    pool = _pool(rows, vectors, config, selector, start)
     predicted = predict(selector, pool, budget, config.method, config.parts)
     total = len(pool)
     note = f"{_size(predicted.bytes)} and about {seconds(predicted):.0f} s are needed"
@@ -148,6 +152,7 @@ def _selected(
     if not len(chosen.rows):
         raise InputError(f"no row fits into the budget {config.budget}; the shortest takes {_least(pool)}")
     report(Progress("evidence", 0, total, len(chosen.rows), total - len(chosen.rows)))
+    note, shortfall = _left(pool, budget, chosen)
     record = {
         "config": to_mapping(config),
         "embedder": vectors.name,
@@ -159,7 +164,9 @@ def _selected(
         },
         "chosen": {"rows": len(chosen.rows), "tokens": int(pool.tokens[chosen.rows].sum())},
         "not_chosen": total - len(chosen.rows),
-        "shortfall": _shortfall(pool, budget, chosen),
+        "note": note,
+        "shortfall": shortfall,
+        "exit": {"code": 3, "reason": shortfall} if shortfall else {"code": 0, "reason": "done"},
         "warnings": _warnings(pool, chosen),
         "predicted": {"bytes": int(predicted.bytes), "operations": int(predicted.operations)},
         "selector": dict(chosen.evidence),
@@ -180,7 +187,7 @@ def _selector(config: SelectConfig) -> Selector:
     return make(config.method, settings)
 
 
-def _pool(rows: Rows, vectors: Vectors, config: SelectConfig, selector: Selector) -> Pool:
+def _pool(rows: Rows, vectors: Vectors, config: SelectConfig, selector: Selector, start: Array) -> Pool:
     """Return the pool with its vectors, target and first rows; raises UsageError for what is missing."""
     target = None
     if config.target:
@@ -189,7 +196,6 @@ def _pool(rows: Rows, vectors: Vectors, config: SelectConfig, selector: Selector
         target = Pool(aim.ids, aim.tokens, own, aim.texts, aim.groups, aim.table)
     elif "target" in selector.uses:
         raise UsageError(f"{config.method} chooses rows like those of a target; name its table with --target")
-    start = _start(config.start, rows.ids) if config.start else np.zeros(0, np.int64)
     pool = Pool(rows.ids, rows.tokens, vectors.matrix, rows.texts, rows.groups, rows.table, start, target)
     for name, column, flag in (
         ("embeddings", pool.embeddings, "--embeddings or --text"),
@@ -200,8 +206,9 @@ def _pool(rows: Rows, vectors: Vectors, config: SelectConfig, selector: Selector
     return pool
 
 
-def _start(source: str, ids: pa.Array) -> Array:
-    """Return the rows of a selection made before, in its order."""
+def _start(config: SelectConfig, rows: Rows, budget: Budget) -> Array:
+    """Return the rows of a selection made before, in its order; refuses more than the budget."""
+    source, ids = config.start, rows.ids
     read = read_rows(source, Columns())
     if "id" not in read.table.column_names:
         raise InputError(f"{source} has no column `id`; give a SELECTION.parquet or a table with ids")
@@ -218,6 +225,14 @@ def _start(source: str, ids: pa.Array) -> Array:
     found = np.asarray(places, np.int64)
     if len(np.unique(found)) < len(found):
         raise InputError(f"{source} names a row twice; give each id once")
+    costs, limit = budget.costs(Pool(ids, rows.tokens))
+    spent = int(costs[found].sum())
+    if spent > limit:
+        unit = "tokens" if budget.tokens is not None else "rows"
+        raise UsageError(
+            f"--start {source} holds {spent:,} {unit}, and the budget {config.budget} is {limit:,}; raise it "
+            "or leave --start out"
+        )
     return found
 
 
@@ -289,25 +304,26 @@ def _least(pool: Pool) -> str:
     return f"{int(pool.tokens.min())} tokens"
 
 
-def _shortfall(pool: Pool, budget: Budget, chosen: Selection) -> str:
-    """Say by how much a budget was not reached, and why; empty if it was."""
+def _left(pool: Pool, budget: Budget, chosen: Selection) -> tuple[str, str]:
+    """Return (note, shortfall): what is left of a budget that no row can fill, or that a selector rejects."""
     costs, limit = budget.costs(pool)
     left = limit - int(costs[chosen.rows].sum())
-    unit = "tokens" if budget.tokens is not None else "rows"
     if not left:
-        return ""
+        return "", ""
+    said = f"{left:,} {'tokens' if budget.tokens is not None else 'rows'} of the budget are left"
     if len(chosen.rows) == len(pool):
-        return f"{left:,} {unit} of the budget are left: the whole pool is chosen"
-    if budget.tokens is None:
-        return f"{left:,} rows of the budget are left: the selector rejects the others"
+        return f"{said}: the whole pool is chosen", ""
     fitting = int((np.delete(costs, chosen.rows) <= left).sum())
-    why = f"the selector rejects the {fitting:,} rows that fit" if fitting else "no row left over fits"
-    return f"{left:,} tokens of the budget are left: {why}"
+    if not fitting:
+        return f"{said}: no row left over fits", ""
+    return "", f"{said}: the selector rejects the {fitting:,} rows that fit; take a smaller --budget"
 
 
 def _warnings(pool: Pool, chosen: Selection) -> list[str]:
-    """Say what was chosen although it repeats what was chosen before, and which rows have no vector."""
+    """Say if nothing was added, what was chosen although it repeats others, and which rows have no vector."""
     found = []
+    if len(pool.start) and len(pool.start) == len(chosen.rows) < len(pool):
+        found.append("nothing is added: the budget has room for the rows of --start only")
     repeats = chosen.evidence.get("duplicates_chosen", 0)
     if (covering := chosen.evidence.get("covering")) is not None:
         repeats = max(0, len(chosen.rows) - covering)

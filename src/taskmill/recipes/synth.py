@@ -19,6 +19,7 @@ from taskmill.ingest import IngestConfig
 from taskmill.recipes import stages
 from taskmill.recipes.evaluation_sets import AGAINST, SHIPPED, HeldOut
 from taskmill.recipes.session import OnProgress, Session
+from taskmill.recipes.synthesis import Effort, synthesize
 from taskmill.recipes.verify import VerifyConfig, verify
 from taskmill.report import write_report
 from taskmill.store import Run
@@ -153,7 +154,7 @@ def _make(session: Session, ingested: str, config: SynthConfig, held: HeldOut) -
     wanted = config.target
     for _ in range(ROUNDS):
         goal = replace(effort(config), target=wanted)
-        synthesized = stages.synthesize(session, ingested, how(config), goal, model(config), held)
+        synthesized = synthesize(session, ingested, how(config), goal, model(config), held)
         curated = stages.curate(session, synthesized, wanted, held)
         if not config.verify.checks:
             session.run.discard(4, "verify")
@@ -261,10 +262,10 @@ def how(config: SynthConfig) -> Synthesis:
     return Synthesis(tasks, protocol, sampling, m.max_new_tokens, config.seed, attributes, config.two_stage)
 
 
-def effort(config: SynthConfig) -> stages.Effort:
+def effort(config: SynthConfig) -> Effort:
     """Return how many requests are made: until the target, or a number per passage."""
     attempts = config.max_attempts if config.model.temperature > 0 else 1
-    return stages.Effort(config.target, config.per_passage, attempts, config.min_yield)
+    return Effort(config.target, config.per_passage, attempts, config.min_yield)
 
 
 def model(config: SynthConfig) -> stages.ModelAccess:

@@ -308,13 +308,15 @@ def _ids_apart(tables: Mapping[str, pa.Table], names: Mapping[str, str]) -> dict
 
 
 def check_out(
-    out: str | Path, sources: Sequence[str], command: str, *, again: bool = False, file: bool = False
-) -> Path:
+    out: str | Path, sources: Sequence[str], command: str, *, again: bool = False, file: bool = False,
+    also: Sequence[str] = (),
+) -> Path:  # fmt: skip
     """Return where results go; raises UsageError where they would destroy or hide something else.
 
     Refused are a source or a place in one, the folder that a source file lies in, run folders and places in
     them, and folders with a `report.json` that `command` did not write. `again`: the source itself may be
-    written (curate decides anew); `file`: `out` is a file rather than a folder.
+    written (curate decides anew); `file`: `out` is a file rather than a folder; `also`: commands whose
+    results `command` may replace as its own.
     """
     path = Path(out)
     if path.exists() and path.is_dir() == file:
@@ -334,7 +336,7 @@ def check_out(
     if (folder / "report.json").exists():
         found: Any = read_json(folder / "report.json")
         whose = found.get("command") if isinstance(found, dict) else None  # another tool's may be a list
-        if whose != command or file:
+        if whose not in (command, *also) or file:
             by = f"of {whose}" if whose else "that no command of this version wrote"
             raise UsageError(f"{folder} holds a report.json {by}; choose another --out")
     return path

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from taskmill.errors import ConfigError, InputError, UsageError
+from taskmill.recipes.given_tokens import given_rows, narrowest
 from taskmill.recipes.layouts import as_examples, has_layout, layouts_of
 from taskmill.recipes.session import OnProgress, Progress
 from taskmill.recipes.tables import column, is_list
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-__all__ = ["token_rows"]
+__all__ = ["GIVEN", "token_rows"]
 
 CHUNK = 4096
 """Rows whose texts are encoded at once."""
 
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant"}
 """Names of the speakers in ShareGPT's files → those of chat templates."""
+
+GIVEN = {"tokenizer": None, "layout": "input_ids"}
+"""What made the tokens of rows that are tokens already."""
 
 Piece = tuple[str, bool]
 """A part of a row's text, and whether the loss is taken on it."""
@@ -43,13 +47,18 @@ def token_rows(
     the row that cannot be read.
     """
     if "input_ids" in table.column_names and is_list(table["input_ids"].type):
-        return _given_rows(table), {"tokenizer": None, "layout": "input_ids"}
+        return given_rows(table.to_batches(), table["id"]), dict(GIVEN)
     if not tokenizer:
         raise UsageError("--tokenizer is missing; name an embedded model, a folder or a Hub name")
     from taskmill.backends.tokenizer import load_text_tokenizer
 
     found = load_text_tokenizer(tokenizer)
-    about = {"tokenizer": found.name, "vocabulary": found.size, "eos_token_id": found.end}
+    about = {
+        "tokenizer": found.name,
+        "vocabulary": found.size,
+        "eos_token_id": found.end,
+        "unknown_token_id": _unknown(found),
+    }
     if _is_chat(layout, table, found):
         chats = (_chat_pieces(turns, found) for turns in _chats(table))
         return _encoded(chats, found, len(table), report), {**about, "layout": "chat"}
@@ -60,6 +69,13 @@ def token_rows(
     }
 
 
+def _unknown(tokenizer: TextTokenizer) -> int | None:
+    """Return the token of what the vocabulary lacks; None without one that is not the end token too."""
+    mark = tokenizer.special_tokens.get("unk_token")
+    ids: Sequence[int] | Array = tokenizer.encode([mark])[0] if mark else []
+    return int(ids[0]) if len(ids) == 1 and int(ids[0]) != tokenizer.end else None
+
+
 def _is_chat(layout: str, table: pa.Table, tokenizer: TextTokenizer) -> bool:
     if layout == "chat" and not tokenizer.chat_template:
         raise ConfigError(f"--layout: {tokenizer.name} has no chat template; take plain")
@@ -67,63 +83,6 @@ def _is_chat(layout: str, table: pa.Table, tokenizer: TextTokenizer) -> bool:
         return layout == "chat"
     named = [name for name in ("messages", "conversations") if name in table.column_names]
     return any(is_list(table[name].type) for name in named) and bool(tokenizer.chat_template)
-
-
-def _given_rows(table: pa.Table) -> TokenRows:
-    """Return rows that are tokens already; without labels, all but the first token are learned."""
-    import numpy as np
-
-    from taskmill.mix.pack import TokenRows
-
-    lists = _one_list(table, "input_ids")
-    offsets = np.asarray(lists.offsets, np.int64)
-    tokens = np.asarray(lists.values)[offsets[0] : offsets[-1]]
-    offsets = offsets - offsets[0]
-    if len(tokens) and (tokens.min() < 0 or tokens.max() > 0xFFFFFFFF):
-        raise InputError(
-            f"input_ids: {int(tokens.min())} to {int(tokens.max())}; a token is a number of 0 or more"
-        )
-    learned = np.ones(len(tokens), np.uint8)
-    if "labels" in table.column_names:
-        labels = _one_list(table, "labels")
-        ends = np.asarray(labels.offsets, np.int64)
-        if not np.array_equal(np.diff(ends), np.diff(offsets)):
-            row = int(np.flatnonzero(np.diff(ends) != np.diff(offsets))[0])
-            raise InputError(
-                f"row {table['id'][row].as_py()!r}: labels and input_ids differ in length; mend it"
-            )
-        learned = (np.asarray(labels.values)[ends[0] : ends[-1]] != -100).astype(np.uint8)
-    learned[offsets[:-1][np.diff(offsets) > 0]] = 0
-    return TokenRows(_narrow(tokens), learned, offsets)
-
-
-def _one_list(table: pa.Table, name: str) -> pa.LargeListArray:
-    """Return a column as one array of lists of whole numbers; raises InputError naming a row without."""
-    kind = pa.large_list(pa.int64())
-    try:
-        lists = pa.concat_arrays(table[name].cast(kind).chunks or [pa.array([], kind)])
-    except pa.ArrowException:
-        lists = None
-    if lists is None or lists.null_count or lists.flatten().null_count:
-        row, cell = next((row, cell) for row, cell in enumerate(table[name].to_pylist()) if _is_odd(cell))
-        where = f"row {table['id'][row].as_py()!r}: {name}"
-        raise InputError(f"{where} must be a list of whole numbers, not {str(cell)[:60]}; mend or drop it")
-    return lists
-
-
-def _is_odd(cell: Any) -> bool:
-    """Say whether a cell is something else than a list of whole numbers (that a double holds, too)."""
-    if not isinstance(cell, list):
-        return True
-    return not all(isinstance(n, int | float) and n == n // 1 and abs(n) < 1 << 53 for n in cell)
-
-
-def _narrow(tokens: Array) -> Array:
-    """Return tokens in 16 bits if they fit, else in 32."""
-    import numpy as np
-
-    small = not len(tokens) or int(tokens.max()) < 1 << 16
-    return np.ascontiguousarray(tokens, np.uint16 if small else np.uint32)
 
 
 def _encoded(
@@ -152,7 +111,8 @@ def _encoded(
     offsets = np.concatenate(([0], np.cumsum(whole))).astype(np.int64)
     mask = np.concatenate(learned)
     mask[offsets[:-1][whole > 0]] = 0
-    return TokenRows(_narrow(np.concatenate(tokens)), mask, offsets)
+    line = np.concatenate(tokens)
+    return TokenRows(line.astype(narrowest(int(line.max(initial=0)))), mask, offsets)
 
 
 def _plain_pieces(table: pa.Table, tokenizer: TextTokenizer, eos: str) -> Iterator[list[Piece]]:

@@ -17,7 +17,7 @@ from taskmill.ingest.records import find_tables, read_records
 from taskmill.recipes.session import OnProgress, Progress, ignore
 from taskmill.record import EXAMPLE_SCHEMA, Document, examples
 from taskmill.report.training import write_training_report
-from taskmill.store import parts
+from taskmill.store import parts, read_json
 from taskmill.train import TrainConfig, TrainRow, student_rows, synthesizer_rows, tapt_rows, train
 
 __all__ = ["train_student", "train_synthesizer", "train_tapt"]
@@ -28,7 +28,7 @@ Rows = Callable[[Any], Iterator[TrainRow]]
 def train_synthesizer(
     corpus: Sequence[str], config: TrainConfig, out: str | Path, on_progress: OnProgress | None = None
 ) -> dict[str, Any]:
-    """Train a generator on a remixed corpus: remix run folders, or tables with prompt and completion.
+    """Train a generator: on folders of `remix` or `cast`, or on tables with prompt and completion.
 
     Returns the record written beside the adapter. Raises InputError for what is no corpus.
     """
@@ -91,10 +91,12 @@ def _train(rows: Rows, config: TrainConfig, out: Path, on_progress: OnProgress |
 
 
 def _corpus(sources: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of remix runs and of table files."""
+    """Yield the rows of remix runs, of cast annotated texts, and of table files."""
     if not sources:
         raise UsageError("no corpus is given; name a remix run folder, or a table with prompt and completion")
     for source in sources:
+        if read_json(Path(source) / "manifest.json").get("kind") == "cast":
+            source = str(Path(source) / "sequences.parquet")
         remixed = Path(source) / "3-ctga"
         if (Path(source) / "manifest.json").exists() and not (remixed / "stage.json").exists():
             raise InputError(f"{source} holds no finished corpus; run `taskmill remix` on it to the end")

@@ -14,6 +14,7 @@ from taskmill.durable import cache_folder
 from taskmill.errors import InputError
 from taskmill.recipes.parts import Mapped
 from taskmill.recipes.pool import Columns, Rows
+from taskmill.recipes.scratch import numbers
 from taskmill.recipes.session import OnProgress, Progress
 from taskmill.select import Pool, generator, unit_rows
 from taskmill.select.whiten import SAMPLE, Turn, signs, whitening
@@ -95,7 +96,7 @@ def pool_vectors(
         out = None
         if path is not None:
             path = path.with_name(f"{step}.f32")
-            out = np.memmap(path, np.float32, "w+", shape=(len(vectors), turn.width))
+            out = numbers(path, np.float32, (len(vectors), turn.width))
         vectors = unit_rows(turn.apply(vectors, out), rows.ids, in_place=True)
         turns.append(turn)
         name += f", {step}ed to {turn.width}"

@@ -95,7 +95,8 @@ def verify_table(
                 caller.ledger.sync()
                 session.book(caller)
             scored = _store(run.path, table, ends, found, config.checks)
-            report = curate(CurateConfig((str(scored),), set=config.set), folder, on_progress)
+            decided = CurateConfig((str(scored),), set=config.set)
+            report = curate(decided, folder, on_progress, command="verify")
         except BaseException as error:
             session.fail(error)
             raise
@@ -148,7 +149,7 @@ def _checked(config: VerifyTableConfig, out: str | Path) -> Path:
         )
     # What synthesis refuses of sources, models, prices and secrets is refused here, too.
     validate(SynthConfig(config.sources, model=config.model, ledger=config.ledger, budget=config.budget))
-    folder = check_out(out, config.sources, "curate")
+    folder = check_out(out, config.sources, "verify", also=("curate",))
     if (folder / "report.json").exists() and not (folder / "asked").exists():
         raise UsageError(f"{folder} holds what `taskmill curate` made of other scores; choose another --out")
     return folder

@@ -45,6 +45,10 @@ def _suite(name: str, one: Mapping[str, Any]) -> dict[str, Any]:
         for mark, own in marks.items()
     ]
     text = one["first_prompt"]
+    marks = {
+        mark: {task: own[mark] for task, own in one["tasks"].items() if mark in own}
+        for mark in ("macro_f1", "auc")
+    }
     return {
         "name": name,
         "title": one["title"],
@@ -61,7 +65,8 @@ def _suite(name: str, one: Mapping[str, Any]) -> dict[str, Any]:
             key: one[key]
             for key in ("shots", "coverage", "robustness", "votes", "by_normalisation", "labels")
             if key in one
-        },
+        }
+        | {mark: of_tasks for mark, of_tasks in marks.items() if of_tasks},
         "prompt": cut(text, _PROMPT),
     }
 

@@ -22,7 +22,8 @@ def curves(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the geometry of the plot of marks by ratio, in percent of its frame; empty without arms.
 
     The horizontal axis is logarithmic. `lines`: for each arm its polyline ("x,y x,y …"), its points, and for
-    the core-set and its controls the band of their intervals as a polygon. `bars`: levels of all rows, of all
+    the core-set and its controls the band of their intervals as a polygon. `fitted`: their
+    learning curves. `bars`: levels of all rows, of all
     rows less epsilon, of the base.
     """
     arms: Sequence[Mapping[str, Any]] = record["arms"]
@@ -34,7 +35,9 @@ def curves(record: Mapping[str, Any]) -> dict[str, Any]:
         "": full - record["config"]["epsilon"],
         "not trained": base,
     }
+    fitted = {name: found["line"] for name, found in record["curves"].items() if found["line"]}
     heights = [*bars.values(), *(a["low"] for a in arms), *(a["high"] for a in arms)]
+    heights += [point["value"] for line in fitted.values() for point in line]
     low, high = min(heights), max(heights)
     room = (high - low) * 0.05 or 0.05
     low, high = low - room, high + room
@@ -52,8 +55,13 @@ def curves(record: Mapping[str, Any]) -> dict[str, Any]:
         for at, (arm, own) in enumerate(_by_arm(arms).items())
     ]
     ticks = [low + (high - low) * share for share in (0.05, 0.35, 0.65, 0.95)]
+    colours = {line["name"]: line["colour"] for line in lines}
     return {
         "lines": lines,
+        "fitted": [
+            {"colour": colours[name], "line": " ".join(f"{x(p['ratio'])},{y(p['value'])}" for p in line)}
+            for name, line in fitted.items()
+        ],
         "bars": [{"name": name, "y": y(mark), "mark": mark} for name, mark in bars.items()],
         "ticks": [{"y": y(tick), "mark": tick} for tick in ticks],
         "ratios": [{"x": x(ratio), "ratio": f"{ratio:g}"} for ratio in ratios],
@@ -105,6 +113,7 @@ def write_ltd_report(path: Path, record: Mapping[str, Any]) -> Path:
         "figures": _figures(record),
         "plot": curves(record),
         "arms": [(_name(*arm), line) for arm, own in _by_arm(record["arms"]).items() for line in own],
+        "learned": [{"selector": selector, **found} for selector, found in record["curves"].items()],
         "tested": [{"selector": selector, **found} for selector, found in record["sufficient"].items()],
         "settings": _settings(record["config"]),
     }

@@ -49,7 +49,8 @@ def spread(
     are kept in any case. `vectors`: float32 [n, d], unit rows. Costs n · kept · d multiply-adds; `batch` rows
     are compared at a time and the answer does not depend on it.
     """
-    from taskmill.kernels.distances import nearest, products
+    from taskmill.kernels.distances import nearest
+    from taskmill.kernels.matrix import panels, products
 
     kept = np.empty((0, vectors.shape[1]), np.float32)
     for start in range(0, len(order), batch):
@@ -57,7 +58,7 @@ def spread(
         block = np.ascontiguousarray(vectors[rows])
         far = nearest(block, kept)[0] < threshold
         inside = np.empty((len(rows), len(rows)), np.float32)
-        products(block, 0, len(rows), block, 0, len(rows), inside)
+        products(block, 0, len(rows), panels(block), 0, len(rows), inside)
         own: list[int] = []
         for at, row in enumerate(rows.tolist()):
             keep = start + at < given or bool(far[at] and (inside[at, own] < threshold).all())

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from taskmill.errors import ConfigError
-from taskmill.kernels.distances import products, row_parts
+from taskmill.kernels.distances import row_parts
+from taskmill.kernels.matrix import panels, products
 from taskmill.kernels.words import on_all_cores
 from taskmill.select import Budget, Needs, Pool, Selection, Selector, fill, generator
 
@@ -62,6 +63,7 @@ class Density(Selector):
         vectors = pool.vectors("density")
         draws = generator(seed, "density planes")
         planes = draws.standard_normal((self.sketches * self.planes, vectors.shape[1])).astype(np.float32)
+        right = panels(planes)
         pieces = np.empty((len(pool), self.sketches), np.uint16)
         powers = (1 << np.arange(self.planes)).astype(np.uint16)
 
@@ -69,7 +71,7 @@ class Density(Selector):
             out = np.empty((_ROWS, len(planes)), np.float32)
             for a in range(first, last, _ROWS):
                 b = min(a + _ROWS, last)
-                products(vectors, a, b, planes, 0, len(planes), out)
+                products(vectors, a, b, right, 0, len(planes), out)
                 sides = (out[: b - a] > 0).reshape(b - a, self.sketches, self.planes)
                 pieces[a:b] = (sides * powers).sum(axis=2, dtype=np.uint16)
 

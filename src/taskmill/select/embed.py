@@ -19,14 +19,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from taskmill.durable import Replacing
 from taskmill.errors import BackendError, InputError, MissingExtra, UsageError
@@ -261,21 +264,62 @@ class _Static:
                 raise BackendError(f"wordllama lacks {path.name}; install its version 0.4")
         self._table = load_file(weights)["embedding.weight"].astype(np.float32)
         self._tokenizer = Tokenizer.from_file(str(words))
+        self._marks = _cut_at_spaces(self._tokenizer.to_str())
         self.key = f"static-{self._table.shape[1]}:{_digest(weights)}-{_digest(words)}"
 
     def encode(self, texts: pa.Array) -> Array:
-        """Return the unit vectors along the means of the texts' token vectors (zero for an empty text)."""
+        """Return the unit vectors along the means of the texts' token vectors (zero for an empty text).
+
+        Words are tokenised each by itself and each different one once, where that gives the same tokens.
+        """
+        vectors = np.zeros((len(texts), self._table.shape[1]), np.float32)
+        for start in range(0, len(texts), KEPT):
+            part = pc.fill_null(texts.slice(start, KEPT).cast(pa.large_string()), "")
+            whole = pc.match_substring_regex(part, self._marks)
+            rows = np.flatnonzero(whole)
+            vectors[start + rows] = self._means(part.filter(whole), np.arange(len(rows) + 1))
+            rows = np.flatnonzero(pc.invert(whole))
+            lists = pc.split_pattern(part.filter(pc.invert(whole)), " ")
+            bounds = np.concatenate(([0], np.cumsum(np.asarray(pc.list_value_length(lists)))))
+            vectors[start + rows] = self._means(lists.flatten(), bounds)
+        return vectors
+
+    def _means(self, words: pa.Array, bounds: Array) -> Array:
+        """Return the vectors of texts; words `bounds[i]` to `bounds[i + 1]` are those of text i."""
         from taskmill.kernels.hashed import means
 
-        vectors = np.zeros((len(texts), self._table.shape[1]), np.float32)
-        for start in range(0, len(texts), 4096):  # chosen: a few MB of token objects at once
-            part = texts.slice(start, 4096).to_pylist()
-            batch = self._tokenizer.encode_batch(part, add_special_tokens=False)
-            sizes = np.array([len(row.ids) for row in batch], np.int64)
-            ids = np.fromiter((i for row in batch for i in row.ids), np.int64, int(sizes.sum()))
-            rows = np.concatenate(([0], np.cumsum(sizes)))
-            vectors[start : start + 4096] = means(ids, rows, self._table)
-        return vectors
+        coded = words.dictionary_encode()
+        batch = self._tokenizer.encode_batch_fast(coded.dictionary.to_pylist(), add_special_tokens=False)
+        sizes = np.fromiter(map(len, batch), np.int64, len(batch))
+        ids = np.fromiter(chain.from_iterable(row.ids for row in batch), np.int64, int(sizes.sum()))
+        code = np.asarray(coded.indices).astype(np.int64)
+        ends = np.concatenate(([0], np.cumsum(sizes[code])))
+        begins = (np.cumsum(sizes) - sizes)[code]
+        line = ids[np.repeat(begins - ends[:-1], sizes[code]) + np.arange(ends[-1])]
+        return means(line, ends[bounds], self._table)
+
+
+_SPACE = "\u2581"
+_SPACES = [
+    {"type": "Prepend", "prepend": _SPACE},
+    {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE},
+]
+
+
+def _cut_at_spaces(description: str) -> str:
+    """Return a pattern of the texts that a tokenizer (its JSON) must see whole; other texts may be cut.
+
+    Llama 2's puts a mark before a text and for every space. As no token of its has a mark after another
+    character, no merge goes over the border, and the tokens of `one two` are those of `one` and of `two`. A
+    run of spaces, one at an end, the mark itself and the names of special tokens must not be cut.
+    """
+    found = json.loads(description)
+    model, normalizer = found["model"], found["normalizer"] or {}
+    apart = model["type"] == "BPE" and normalizer.get("normalizers") == _SPACES and not found["pre_tokenizer"]
+    if not apart or any(_SPACE in token.lstrip(_SPACE) for token in model["vocab"]):
+        return ""  # found in every text
+    names = [re.escape(token["content"]) for token in found["added_tokens"]]
+    return "|".join(["  ", "^ ", " $", _SPACE, *names])
 
 
 def _digest(path: Path) -> str:

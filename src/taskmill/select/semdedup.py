@@ -34,14 +34,15 @@ def redundancy(vectors: Array) -> Array:
 
     `vectors`: float32 [n, d], in the order in which rows are kept. n² · d / 2 multiply-adds, little memory.
     """
-    from taskmill.kernels.distances import nearest, products
+    from taskmill.kernels.distances import nearest
+    from taskmill.kernels.matrix import panels, products
 
     found = np.full(len(vectors), -np.inf, np.float32)
     inside = np.empty((_ROWS, _ROWS), np.float32)
     for start in range(0, len(vectors), _ROWS):
         block = np.ascontiguousarray(vectors[start : start + _ROWS])
         size = len(block)
-        products(block, 0, size, block, 0, size, inside)
+        products(block, 0, size, panels(block), 0, size, inside)
         inside[:size, :size][np.triu_indices(size)] = -np.inf  # itself, and what comes after it
         own = inside[:size, :size].max(axis=1)
         found[start : start + size] = np.maximum(own, nearest(block, vectors[:start])[0])

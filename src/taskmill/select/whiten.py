@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from taskmill.errors import InputError, UsageError
-from taskmill.kernels.distances import covariance, products, row_parts
+from taskmill.kernels.distances import covariance, row_parts
+from taskmill.kernels.matrix import panels, products
 from taskmill.kernels.words import on_all_cores
 from taskmill.select import generator
 
@@ -50,13 +51,14 @@ class Turn:
         A zero vector stays one: it has no place. The bits of a row do not depend on the other rows.
         """
         turned = np.empty((len(vectors), self.width), np.float32) if out is None else out
+        directions = panels(self.directions)
 
         def turn(first: int, last: int) -> None:
             part = np.empty((_ROWS, self.width), np.float32)
             for a in range(first, last, _ROWS):
                 b = min(a + _ROWS, last)
                 block = np.ascontiguousarray(vectors[a:b] - self.middle)
-                products(block, 0, b - a, self.directions, 0, self.width, part)
+                products(block, 0, b - a, directions, 0, self.width, part)
                 turned[a:b] = part[: b - a]
                 turned[a:b][~vectors[a:b].any(axis=1)] = 0
 

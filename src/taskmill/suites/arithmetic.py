@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from functools import cache
 
 from taskmill.config import packaged
+from taskmill.errors import InputError
 from taskmill.ids import draw
 from taskmill.suites.base import Item, Rows, Shot, Suite, cell
 
@@ -28,7 +29,7 @@ def _gsm8k(file: str, rows: Rows, beside: Rows) -> list[Item]:
     items = []
     for number, row in enumerate(rows):
         question = str(cell(row, ("question",), file, number)).strip()
-        target = str(cell(row, ("answer", "target"), file, number)).rpartition("####")[2].strip()
+        target = _number(cell(row, ("answer", "target"), file, number), file, number)
         items.append(Item(f"gsm8k/gsm8k/{number:04}", "gsm8k", {"question": question}, (target,)))
     return items
 
@@ -52,12 +53,23 @@ def _mgsm(file: str, rows: Rows, beside: Rows) -> list[Item]:
     for number, row in enumerate(rows):
         language = str(cell(row, ("lang", "language"), file, number))
         question = str(cell(row, ("question",), file, number)).strip()
-        target = str(cell(row, ("answer", "target"), file, number)).strip()
+        target = _number(cell(row, ("answer", "target"), file, number), file, number)
         items.append(
             Item(f"mgsm/{language}/{counts[language]:04}", language, _words(language, question), (target,))
         )
         counts[language] += 1
     return items
+
+
+def _number(value: object, file: str, row: int) -> str:
+    """Return a gold, what stands behind `####` if that is there. Raises InputError if it holds no digit."""
+    target = str(value).rpartition("####")[2].strip()
+    if not any(map(str.isdecimal, target)):
+        raise InputError(
+            f"{file}: row {row} (counted from 0): 'answer' ends in {target[:40]!r}, no number; "
+            "write it in digits"
+        )
+    return target
 
 
 def _words(language: str, question: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 
+from taskmill.errors import InputError
 from taskmill.suites.base import Item, Rows, Shot, Suite, cell
 
 __all__ = ["ALGORITHMIC", "BBH", "BBH_COT", "FAMILIES", "options_of"]
@@ -54,11 +55,16 @@ def _read(file: str, rows: Rows, beside: Rows) -> list[Item]:
         labels[task].add(target)
         found.append((task, question, target))
     items = []
-    for task, question, target in found:
+    for number, (task, question, target) in enumerate(found):
         options = options_of(question)
         if not options and {t.casefold() for t in labels[task]} in _PAIRS:
             options = tuple(sorted(labels[task]))
         gold = _GOLD.fullmatch(target)
+        if gold and options and ord(gold[1]) - ord("A") >= len(options):
+            raise InputError(
+                f"{file}: row {number} (counted from 0): 'target' is {target}, but its question has "
+                f"{len(options)} options; leave the row out"
+            )
         index = ord(gold[1]) - ord("A") if gold else next(
             (i for i, o in enumerate(options) if o.casefold() == target.casefold()), -1
         )  # fmt: skip

@@ -50,12 +50,13 @@ def _flat(rows: Rows) -> Iterator[Mapping[str, Any]]:
 
 
 def _suite(name: str, title: str, files: tuple[str, ...], average: str, metric: str = "squad") -> Suite:
-    return Suite(name, title, files, _read, "squad", "text", metric, average, max_tokens=48)
+    return Suite(name, title, files, _read, "squad", "span", metric, average, max_tokens=48)
 
 
 SQUAD = _suite("squad", "questions on a passage", ("squad.parquet", "squadshifts_reddit.parquet"), "items")
 XQUAD = replace(
-    _suite("xquad", "XQuAD", ("xquad.parquet",), "languages", "squad-languages"), upstream=("xquad.*.json",)
+    _suite("xquad", "XQuAD", ("xquad.parquet",), "languages", "squad-languages"),
+    upstream=("xquad.*.json", "xquad_*.parquet", "corpora/xquad_*.parquet"),
 )
 TYDIQA = _suite(
     "tydiqa", "TyDiQA-GoldP", ("tydiqa_goldp.parquet", "tydiqa.parquet"), "languages", "squad-languages"

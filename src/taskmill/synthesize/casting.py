@@ -15,7 +15,9 @@ from taskmill.record import Dropped, Example, Reason
 from taskmill.synthesize.pair_format import Pair, split_options, split_reasoning
 from taskmill.synthesize.pretraining import pair_of
 
-__all__ = ["CAP", "Annotated", "capped", "cast", "from_row", "to_row"]
+__all__ = ["CAP", "FORMATS", "Annotated", "capped", "cast", "format_of", "from_row", "to_row"]
+
+FORMATS = ("free", "options", "free-cot", "options-cot")
 
 CAP = 10_000
 """Most records of one dataset, those of most pairs first (the authors' tuning data, arXiv 2406.14491)."""

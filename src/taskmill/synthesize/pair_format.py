@@ -26,14 +26,18 @@ from taskmill.tasks.passage import one_line
 __all__ = [
     "BOS",
     "EOS",
+    "PAIR_END",
     "TAGS",
     "Pair",
     "Shown",
     "parse",
     "prompt",
+    "question_prompt",
+    "read_answer",
     "read_reply",
     "render",
     "render_pairs",
+    "render_parts",
     "split_options",
     "split_reasoning",
     "with_options",
@@ -44,6 +48,7 @@ BOS, EOS = "<s>", "</s>"
 _OPEN, _CLOSE, _QUESTION, _ANSWER, _END = "<CON>", "</CON>", "<QUE>", "<ANS>", "</END>"
 TAGS = (BOS, EOS, _OPEN, _CLOSE, _QUESTION, _ANSWER, _END)
 _GAP = "\n\n"
+PAIR_END = _END
 _OPTIONS = "\nOptions:\n"
 _TRIGGER = "\nLet's think step by step."
 _CONCLUSION = "\nTherefore, the answer is "
@@ -71,7 +76,15 @@ class Shown:
 
 def render(examples: Sequence[Shown]) -> str:
     """Return examples one behind the other, each closed by the end token."""
-    return "".join(f"{_context(e.context)}{render_pairs(e.pairs)}{EOS}" for e in examples)
+    return "".join(part for part, _ in render_parts(examples))
+
+
+def render_parts(examples: Sequence[Shown]) -> list[tuple[str, bool]]:
+    """Return what `render` does in parts, each with whether a synthesizer learns it: pairs and their end."""
+    found = []
+    for example in examples:
+        found += [(_context(example.context), False), (render_pairs(example.pairs) + EOS, True)]
+    return found
 
 
 def prompt(context: str, history: Sequence[Shown] = (), *, begin: bool = True) -> str:
@@ -81,6 +94,12 @@ def prompt(context: str, history: Sequence[Shown] = (), *, begin: bool = True) -
     """
     text = render(history) + _context(context)
     return text if begin else text.removeprefix(BOS)
+
+
+def question_prompt(context: str, question: str, before: Sequence[Pair] = (), *, begin: bool = True) -> str:
+    """Return the prompt that asks for the answer to a question, behind `before`: other pairs of the text."""
+    asked = f"{_QUESTION} {escape_special(question, TAGS)} {_ANSWER}"
+    return prompt(context, begin=begin) + "".join(render_pairs([pair]) + _GAP for pair in before) + asked
 
 
 def render_pairs(pairs: Sequence[Pair]) -> str:
@@ -135,6 +154,11 @@ def read_reply(text: str) -> tuple[list[Pair], list[Rejected]]:
             asked.add(pair.question.lower())
             pairs.append(pair)
     return pairs, lost
+
+
+def read_answer(text: str) -> str:
+    """Return the answer that a synthesizer wrote behind a question, "" for none."""
+    return unescape_special(text.partition(_END)[0].partition(EOS)[0], TAGS).strip()
 
 
 def _pieces(text: str) -> Iterator[Pair | Rejected]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 __all__ = ["exact_match", "rouge_l", "squad_f1", "squad_normalise"]
 
@@ -49,16 +49,19 @@ def _f1(prediction: list[str], gold: list[str]) -> float:
     return 2 * common / (len(prediction) + len(gold))
 
 
-def rouge_l(prediction: str, gold: str, limit: int = 1000) -> float:
+def rouge_l(prediction: str, gold: str, limit: int = 1000, stem: Callable[[str], str] | None = None) -> float:
     """Return the ROUGE-L F-measure: 2PR / (P + R) over the longest common subsequence (Lin 2004).
 
-    Text with Latin letters or digits is tokenised as `rouge-score` does (lower case, [a-z0-9]+, no
-    stemming). Other scripts would have no tokens there: they are split into words or characters.
+    Text with Latin letters or digits is tokenised as `rouge-score` does (lower case, [a-z0-9]+; words are
+    compared by what `stem` makes of them, where it is given). Other scripts would have no tokens there:
+    they are split into words or characters.
     Only the first `limit` tokens count (chosen: bounds the quadratic time to about 0.1 s).
     """
     a, b = _rouge_tokens(prediction)[:limit], _rouge_tokens(gold)[:limit]
     if not a or not b:
         return 0.0
+    if stem is not None:
+        a, b = [stem(word) for word in a], [stem(word) for word in b]
     return 2 * _common_subsequence(a, b) / (len(a) + len(b))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import warnings
 from dataclasses import dataclass
@@ -14,7 +15,16 @@ from taskmill.backends.weights import identity
 from taskmill.errors import BackendError, ConfigError, MissingExtra
 from taskmill.train.config import TrainConfig
 
-__all__ = ["Base", "find", "load_model", "load_tokenizer", "packages", "precision", "trainable"]
+__all__ = [
+    "Base",
+    "adapter_digest",
+    "find",
+    "load_model",
+    "load_tokenizer",
+    "packages",
+    "precision",
+    "trainable",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,4 +214,49 @@ def trainable(model: Any, base: Base, config: TrainConfig) -> Any:
             way = f"method {config.method} does not suit {base.name}"
             raise ConfigError(f"{way}: {line}; take full") from error
     adapted.peft_config["default"].base_model_name_or_path = base.name
+    if config.init_adapter:
+        _go_on_from(Path(config.init_adapter), adapted, base, config)
     return adapted
+
+
+def adapter_digest(folder: str) -> str:
+    """Return the SHA-256 of an adapter's weights, "" for no folder.
+
+    Raises ConfigError if there is no adapter in it.
+    """
+    if not folder:
+        return ""
+    try:
+        with (Path(folder) / "adapter_model.safetensors").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(
+            f"init_adapter: {folder} holds no adapter ({error.strerror}); name a training's adapter folder"
+        ) from None
+
+
+def _go_on_from(folder: Path, adapted: Any, base: Base, config: TrainConfig) -> None:
+    """Put the weights of an adapter in the place of the fresh ones.
+
+    Raises ConfigError if it is of another base, rank or scale, or of other layers.
+    """
+    _, _, peft = packages()
+    from safetensors.torch import load_file
+
+    settings = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    own = {"base": base.name, "rank": config.rank, "alpha": config.alpha}
+    its = {
+        "base": settings.get("base_model_name_or_path"),
+        "rank": settings.get("r"),
+        "alpha": settings.get("lora_alpha"),
+    }
+    wrong = [f"{key} {its[key]!r}, here {own[key]!r}" for key in own if its[key] != own[key]]
+    weights = load_file(folder / "adapter_model.safetensors")
+    expected = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    if not wrong and {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in expected.items()}:
+        wrong = ["other layers than this model has"]
+    if wrong:
+        raise ConfigError(
+            f"init_adapter: {folder} does not fit: {'; '.join(wrong)}. Take the settings it was made with"
+        )
+    peft.set_peft_model_state_dict(adapted, weights)

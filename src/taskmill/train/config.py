@@ -53,6 +53,10 @@ class TrainConfig:
             "help": "model to start from: smollm2-135m, a folder, a GGUF file, or a Hub name[@revision]"
         },
     )
+    init_adapter: str = field(
+        default="",
+        metadata={"help": "adapter folder to go on from, of the same base and rank; default: a fresh one"},
+    )
     preset: str = field(
         default="laptop",
         metadata={
@@ -150,6 +154,10 @@ class TrainConfig:
                 raise ConfigError(f"{f.name}: {value!r} is none of {', '.join(filter(None, choices))}")
         if self.batch_rows and self.batch_tokens:
             raise ConfigError("batch_rows and batch_tokens both given; keep one of them")
+        if self.init_adapter and self.method == "full":
+            raise ConfigError(
+                "method full trains no adapter; leave init_adapter out and name the model as base"
+            )
         for name, low, high in (("dropout", 0, 1), ("valid_share", 0, 1), ("warmup", 0, 1)):
             if not low <= getattr(self, name) < high:
                 raise ConfigError(f"{name}: {getattr(self, name)} is not a share from 0 to below 1")

@@ -24,17 +24,21 @@ CHUNK = 512
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of a row (uint32); the loss is taken on predicting `ids[start:]` (`start` is at least 1)."""
+    """Token ids of a row (uint32); the loss is taken on predicting `ids[start:]` (`start` is at least 1).
+
+    `skipped`: ranges of `ids` behind `start` on which it is not.
+    """
 
     ids: np.ndarray[Any, np.dtype[np.uint32]]
     start: int
     cut: bool = False
     group: str = ""
+    skipped: tuple[tuple[int, int], ...] = ()
 
     @property
     def supervised(self) -> int:
         """Return how many tokens the loss is taken on."""
-        return len(self.ids) - self.start
+        return len(self.ids) - self.start - sum(end - begin for begin, end in self.skipped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +73,20 @@ class Encoder:
         source = iter(rows)
         while part := list(islice(source, CHUNK)):
             prompts = self._ids([row.prompt for row in part], part)
-            completions = self._ids([row.completion for row in part], part)
-            for row, prompt, completion in zip(part, prompts, completions, strict=True):
-                found = self._row(row, prompt, completion)
+            pieces = [(row, text) for row in part for text, _ in row.pieces]
+            encoded = iter(self._ids([text for _, text in pieces], [row for row, _ in pieces]))
+            for row, prompt in zip(part, prompts, strict=True):
+                # Pieces apart, like prompt and completion: their boundaries are exact.
+                own = [(next(encoded), learned) for _, learned in row.pieces]
+                found = self._row(row, prompt, own)
                 if isinstance(found, str):
                     self.refused.append(Refused(self.seen, found))
                 else:
                     yield found
                 self.seen += 1
 
-    def _row(self, row: TrainRow, prompt: list[int], completion: list[int]) -> Encoded | str:
+    def _row(self, row: TrainRow, prompt: list[int], pieces: list[tuple[list[int], bool]]) -> Encoded | str:
+        completion = [token for ids, _ in pieces for token in ids]
         if not completion:
             return "the completion is empty"
         begin = [] if row.special else self.begin
@@ -96,7 +104,8 @@ class Encoder:
         if start >= len(begin) + len(prompt) + len(answer):
             return "there is no token to learn"
         ids = np.array([*begin, *prompt, *answer], dtype=np.uint32)
-        return Encoded(ids, start, cut, row.passage_id)
+        found = Encoded(ids, start, cut, row.passage_id, _skipped(pieces, len(begin) + len(prompt), start))
+        return found if found.supervised else "there is no token to learn"
 
     def _shorten(self, row: TrainRow, room: int) -> list[int] | None:
         """Return the prompt's tokens with as much of the passage as fits, its middle taken out."""
@@ -141,10 +150,22 @@ class Encoder:
         return found
 
 
+def _skipped(pieces: list[tuple[list[int], bool]], at: int, start: int) -> tuple[tuple[int, int], ...]:
+    """Return the ranges of tokens, from `start` on, of pieces that are not learned; the first is at `at`."""
+    found = []
+    for ids, learned in pieces:
+        if not learned and at + len(ids) > start:
+            found.append((max(at, start), at + len(ids)))
+        at += len(ids)
+    return tuple(found)
+
+
 def digest(rows: Iterable[Encoded]) -> str:
     """Return the SHA-256 of token streams and loss boundaries, in order: what a run is trained on."""
     found = hashlib.sha256()
     for row in rows:
         found.update(struct.pack("<II", len(row.ids), row.start))
         found.update(row.ids.astype("<u4").tobytes())
+        for begin, end in row.skipped:
+            found.update(struct.pack("<II", begin, end))
     return found.hexdigest()

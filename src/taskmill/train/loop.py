@@ -14,7 +14,16 @@ from typing import Any, Protocol
 from taskmill.config import to_mapping
 from taskmill.errors import BackendError, ConfigError, InputError
 from taskmill.train import checkpoint, lean
-from taskmill.train.base import Base, find, load_model, load_tokenizer, packages, precision, trainable
+from taskmill.train.base import (
+    Base,
+    adapter_digest,
+    find,
+    load_model,
+    load_tokenizer,
+    packages,
+    precision,
+    trainable,
+)
 from taskmill.train.batches import Step, micro_batches, plan
 from taskmill.train.config import TrainConfig
 from taskmill.train.encode import Encoded, Encoder, digest
@@ -83,7 +92,7 @@ def train(
             run = Run(model, data, config, out, kind, device, torch)
             run.work(on_progress)
             counts = data.counts | {"read": run.read}
-            record = describe(base, config, counts, run.summary())
+            record = describe(base, config, counts, run.summary(), adapter_digest(config.init_adapter))
             write = write_model if config.method == "full" else write_adapter
             result = write(target, model, tokenizer, record)
         checkpoint.clear(out / "checkpoints")
@@ -115,6 +124,10 @@ def prepare(rows: Iterable[TrainRow], config: TrainConfig, tokenizer: Any) -> Da
 
 def _identity(base: Base, config: TrainConfig, data: Data, kind: str, device: str) -> dict[str, Any]:
     settings = {key: value for key, value in to_mapping(config).items() if key not in _FREE}
+    # Runs that were begun before there was such a setting go on: it stands there only where it is used.
+    settings.pop("init_adapter")
+    if config.init_adapter:
+        settings["init_adapter"] = adapter_digest(config.init_adapter)
     return {
         "format": FORMAT,
         "base": base.record(),

@@ -18,13 +18,16 @@ __all__ = ["describe", "write_adapter", "write_model"]
 
 
 def describe(
-    base: Base, config: TrainConfig, counts: dict[str, Any], summary: dict[str, Any]
+    base: Base, config: TrainConfig, counts: dict[str, Any], summary: dict[str, Any], begun_from: str = ""
 ) -> dict[str, Any]:
-    """Return the record: base with its hash, recipe, counts, losses, versions. No path of this machine."""
+    """Return the record: base with its hash, recipe, counts, losses, versions. No path of this machine.
+
+    `begun_from`: the hash of the adapter it went on from, "" for a fresh one.
+    """
     return {
         "format": 1,
         "base": base.record(),
-        "recipe": to_mapping(config) | {"base": base.name},
+        "recipe": to_mapping(config) | {"base": base.name, "init_adapter": begun_from},
         "counts": counts,
         **summary,
         "versions": _versions(),

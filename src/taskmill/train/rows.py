@@ -23,9 +23,10 @@ SLACK = 8
 class TrainRow:
     """A text of two parts; the loss is taken on the tokens of `completion` (and the end token) only.
 
-    `passage` is the part of `prompt` that may be shortened. Rows of one `group` are never split between
-    training and validation. `special`: the text is a rendered chat, whose special tokens are tokens and
-    which ends itself. `ends`: the end token follows (not after a chunk that the text goes on behind).
+    `unlearned`: parts of `completion`, as (begin, end) in characters and in order, on which there is no loss
+    either. `passage` is the part of `prompt` that may be shortened. Rows of one `group` are never split
+    between training and validation. `special`: the text is a rendered chat, whose special tokens are tokens
+    and which ends itself. `ends`: the end token follows (not after a chunk that the text goes on behind).
     """
 
     prompt: str
@@ -34,6 +35,20 @@ class TrainRow:
     group: str = ""
     special: bool = False
     ends: bool = True
+    unlearned: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def pieces(self) -> Iterator[tuple[str, bool]]:
+        """Yield the completion in pieces, each with whether it is learned; none is empty."""
+        at = 0
+        for begin, end in self.unlearned:
+            if begin > at:
+                yield self.completion[at:begin], True
+            if end > begin:
+                yield self.completion[begin:end], False
+            at = end
+        if at < len(self.completion):
+            yield self.completion[at:], True
 
     @property
     def passage_id(self) -> str:
@@ -65,9 +80,10 @@ def split(groups: Sequence[str], share: float, seed: int) -> tuple[list[int], li
 
 
 def synthesizer_rows(table: Iterable[Mapping[str, Any]] | Any) -> Iterator[TrainRow]:
-    """Read rows with the columns `prompt`, `completion`, `passage` and `group` (the last two optional).
+    """Read rows with the columns `prompt` and `completion`.
 
-    `table` is an Arrow table or an iterable of mappings. Raises InputError naming the row that lacks one.
+    There may be `passage`, `group`, `unlearned` and `special`, as in `TrainRow`. `table` is an Arrow table or
+    an iterable of mappings. Raises InputError naming the row that lacks one of the two.
     """
     source = (
         (row for batch in table.to_batches() for row in batch.to_pylist())
@@ -80,9 +96,11 @@ def synthesizer_rows(table: Iterable[Mapping[str, Any]] | Any) -> Iterator[Train
                 raise InputError(
                     f"row {i} has no text in the column {name!r}; it needs prompt and completion"
                 )
+        unlearned = tuple((int(begin), int(end)) for begin, end in row.get("unlearned") or ())
         yield TrainRow(
-            row["prompt"], row["completion"], row.get("passage") or "", str(row.get("group") or "")
-        )
+            row["prompt"], row["completion"], row.get("passage") or "", str(row.get("group") or ""),
+            bool(row.get("special")), unlearned=unlearned,
+        )  # fmt: skip
 
 
 def tapt_rows(documents: Iterable[Document], max_length: int, tokenizer: Any) -> Iterator[TrainRow]:

@@ -3,32 +3,43 @@
 An item with choices is answered by the choice of the highest log-likelihood (rank classification, as the
 papers on instruction data score), any other one by what the student writes greedily. Prompts are laid out as
 in training. All choices count their end, so that one which begins like a longer one does not win by that.
+A row may also be a document: it is read word by word, as in task-adaptive pre-training.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from taskmill.config import to_mapping
 from taskmill.errors import UnknownName
 from taskmill.ids import content_id
-from taskmill.record import Example
+from taskmill.record import Document, Example
 from taskmill.tasks import TaskType, get
 from taskmill.tasks.metrics import squad_f1
-from taskmill.train.base import find, load_model, load_tokenizer, packages, precision
+from taskmill.train import arithmetic
+from taskmill.train.base import (
+    adapter_digest,
+    find,
+    load_model,
+    load_tokenizer,
+    packages,
+    precision,
+)
 from taskmill.train.config import TrainConfig
 from taskmill.train.encode import Encoded, Encoder
 from taskmill.train.loop import OnStep, train
 from taskmill.train.loss import Supervised
-from taskmill.train.rows import student_rows
+from taskmill.train.rows import TrainRow, student_rows, tapt_rows
 from taskmill.train.tree import Tree, pad
 
 __all__ = ["Item", "Outcome", "Student", "grade", "metric"]
@@ -39,7 +50,7 @@ FORMAT = "1"
 TOGETHER = 8
 """Answers written side by side (chosen: little padding among rows sorted by length)."""
 
-_ELSEWHERE = ("base", "seed", "checkpoint_minutes", "evaluations", "valid_share")
+_ELSEWHERE = ("base", "init_adapter", "seed", "checkpoint_minutes", "evaluations", "valid_share")
 """Settings that do not enter a student's name: held in another form there, without effect, or not used."""
 
 
@@ -54,7 +65,8 @@ class Item(NamedTuple):
 class Outcome:
     """What became of one student: an answer and its mark (0 to 1) for each item, in their order.
 
-    `train_s`, `answer_s` and `all_s` are seconds; `record` is what training says of itself.
+    `train_s`, `answer_s` and `all_s` are seconds; `record` is what training says of itself. `losses`: for
+    each text that was asked about, its summed loss in nats and the number of its tokens.
     """
 
     answers: list[str]
@@ -63,6 +75,7 @@ class Outcome:
     answer_s: float
     all_s: float
     record: Mapping[str, Any] = field(default_factory=dict)
+    losses: list[tuple[float, int]] = field(default_factory=list)
 
 
 @lru_cache(maxsize=256)
@@ -106,49 +119,115 @@ class Student:
         self._kept: Any = None
         self._tokenizer = load_tokenizer(self._base)
         settings = {k: v for k, v in to_mapping(self.config).items() if k not in _ELSEWHERE}
-        how = json.dumps([layout, norm, max_new_tokens, settings], sort_keys=True)
+        begun = [adapter_digest(config.init_adapter)] if config.init_adapter else []
+        how = json.dumps([layout, norm, max_new_tokens, settings, *begun], sort_keys=True)
         self.name = f"{self._base.name}#{content_id(FORMAT, self._base.identity, how)[:12]}"
 
-    def lengths(self, examples: Iterable[Example]) -> list[int | str]:
-        """Return the tokens of each example as it is trained on, or why it cannot be."""
+    def lengths(self, rows: Iterable[Example | Document]) -> list[int | str]:
+        """Return the tokens of each row as it is trained on, or why it cannot be."""
         encoder = Encoder(self._tokenizer, self.config.max_length)
-        found = [len(row.ids) for row in encoder.encode(self._rows(examples))]
+        owners: list[int] = []
+        count = 0
+
+        def parts() -> Iterator[TrainRow]:
+            nonlocal count
+            for count, row in enumerate(rows, 1):
+                for part in self._rows([row]):
+                    owners.append(count - 1)
+                    yield part
+
+        found = [len(row.ids) for row in encoder.encode(parts())]
+        lengths: list[int | str] = ["there is no text"] * count
         refused = {r.index: r.why for r in encoder.refused}
         kept = iter(found)
-        return [refused[i] if i in refused else next(kept) for i in range(encoder.seen)]
+        for i, owner in enumerate(owners):
+            have, more = lengths[owner], refused[i] if i in refused else next(kept)
+            lengths[owner] = have + more if isinstance(have, int) and isinstance(more, int) else more
+        return lengths
 
     def learn(
         self,
-        rows: Sequence[Example],
+        rows: Sequence[Example | Document],
         items: Sequence[Item],
         seed: int,
         times: float,
         folder: Path,
         on_step: OnStep | None = None,
+        begin: Path | None = None,
+        texts: Sequence[str] = (),
     ) -> Outcome:
         """Train on the rows (`times` the recipe's epochs) in `folder`, then answer and grade the items.
 
-        Without rows the base answers as it is. The same call continues a training that was stopped.
+        Without rows the base answers as it is. The same call continues a training that was stopped. `begin`:
+        the folder of an earlier training whose adapter it goes on from. `texts`: what its loss is taken on.
         """
         begun, trained, record = time.monotonic(), 0.0, {}
         if rows:
             config = replace(self.config, seed=seed, epochs=times * self.config.epochs)
+            if begin is not None:
+                config = replace(config, init_adapter=str(begin / "adapter"))
             made = train(self._rows(rows), config, folder, on_step)
             record = {key: made[key] for key in ("steps", "tokens", "loss", "counts", "precision", "device")}
             trained = float(made["elapsed_s"])
-        with self._ready(folder if rows else None) as model:
+        outcome = self._asked(folder if rows else None, items, texts)
+        now = time.monotonic()
+        return replace(outcome, train_s=trained, all_s=now - begun, record=record)
+
+    def merged(
+        self, folder: Path, instruct: str, scale: float, items: Sequence[Item], texts: Sequence[str] = ()
+    ) -> Outcome:
+        """Answer with an instruct model to which `scale` times what was learned in `folder` is added.
+
+        Raises ConfigError if the two have other weights, or where the sum cannot be written.
+        """
+        sum_of = folder / "merged"
+        other = self
+        if instruct != self.config.base:
+            config = replace(self.config, base=instruct)
+            other = Student(config, self.layout, self.norm, self.max_new_tokens)
+        if (folder / "model").is_dir():
+            instruct_at, base_at = Path(other._base.place), Path(self._base.place)
+            arithmetic.add_residual(folder / "model", instruct_at, base_at, sum_of / "model", scale)
+        else:
+            arithmetic.scaled_adapter(folder / "adapter", sum_of / "adapter", scale)
+        outcome = other._asked(sum_of, items, texts)
+        shutil.rmtree(sum_of, ignore_errors=True)
+        return outcome
+
+    def _asked(self, folder: Path | None, items: Sequence[Item], texts: Sequence[str]) -> Outcome:
+        """Answer and grade the items, and take the loss of the texts, with what was trained in a folder."""
+        begun = time.monotonic()
+        with self._ready(folder) as model:
             asked = time.monotonic()
-            answers = self._answers(model, items)
+            supervised = Supervised(model, model.get_output_embeddings(), packages()[0])
+            answers = self._answers(model, supervised, items)
+            losses = [self._loss(supervised, text, model.device) for text in texts]
         now = time.monotonic()
         marks = [grade(item, answer) for item, answer in zip(items, answers, strict=True)]
-        return Outcome(answers, marks, trained, now - asked, now - begun, record)
+        return Outcome(answers, marks, 0.0, now - asked, now - begun, {}, losses)
 
-    def _rows(self, examples: Iterable[Example]) -> Any:
-        return student_rows(examples, self.layout, self._tokenizer)
+    def _rows(self, rows: Iterable[Example | Document]) -> Iterator[TrainRow]:
+        for plain, own in groupby(rows, lambda row: isinstance(row, Document)):
+            if plain:
+                texts = (row for row in own if isinstance(row, Document))
+                yield from tapt_rows(texts, self.config.max_length, self._tokenizer)
+            else:
+                examples = (row for row in own if isinstance(row, Example))
+                yield from student_rows(examples, self.layout, self._tokenizer)
 
-    def _answers(self, model: Any, items: Sequence[Item]) -> list[str]:
+    def _loss(self, supervised: Supervised, text: str, device: Any) -> tuple[float, int]:
+        """Return the summed loss of a text read by itself (nats) and its tokens."""
         torch, _, _ = packages()
-        supervised = Supervised(model, model.get_output_embeddings(), torch)
+        encoder = Encoder(self._tokenizer, self.config.max_length)
+        summed, tokens = 0.0, 0
+        with torch.no_grad():
+            for row in encoder.encode(self._rows([Document("", text)])):
+                summed += float(supervised.loss(pad([Tree((row,))], torch, device)))
+                tokens += row.supervised
+        return summed, tokens
+
+    def _answers(self, model: Any, supervised: Supervised, items: Sequence[Item]) -> list[str]:
+        torch, _, _ = packages()
         free = [i for i, item in enumerate(items) if not item.choices]
         with torch.no_grad():
             written = dict(zip(free, self._written(model, [items[i] for i in free]), strict=True))

@@ -98,6 +98,8 @@ def pad(found: Sequence[Tree], torch: Any, device: Any) -> Batch:
             positions[i, at:end] = np.arange(tree.shared, len(row.ids))
             branch[i, at:end] = number
             wanted[i, at + row.start - tree.shared - 1 : end - 1] = True
+            for first, last in row.skipped:
+                wanted[i, at + first - tree.shared - 1 : at + last - tree.shared - 1] = False
             at = end
     laid_out = torch.from_numpy(ids).to(device), torch.from_numpy(wanted).to(device)
     if not any(tree.shared for tree in found):

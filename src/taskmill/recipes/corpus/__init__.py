@@ -1,12 +1,12 @@
 """The other road from raw text: chains of texts with questions and answers, for pre-training.
 
 Instruction Pre-Training (arXiv 2406.14491): ingest → screen → synthesize → curate → corpus, one run folder;
-`data/` holds the texts to train on, `shards/` their tokens, packed.
+`data/` holds the texts to train on, `shards/` their tokens, packed, `report.html` what they are like.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from taskmill.synthesize.pretraining import REPLY_TOKENS, PairStyle
 from taskmill.tasks import get
 from taskmill.tasks.base import Attributes
 
-__all__ = ["CorpusConfig", "corpus"]
+__all__ = ["CorpusConfig", "begins", "corpus", "format_of_model", "questions"]
 
 QUESTIONS = ("exqa", "ynqa", "mcqa", "qa")
 """Task types that are a question and its answer."""
@@ -137,7 +137,9 @@ def corpus(
         except BaseException as error:
             session.fail(error)
             raise
+        session.manifest["throughput"] = _throughput(session)
         session.end(*_gate(session.manifest, config))
+        _report(run.path, session.manifest, to_mapping(config))
         return session.manifest
 
 
@@ -150,7 +152,7 @@ def _make(session: Session, config: CorpusConfig, held: HeldOut, ratio: float) -
     screened = screen(session, ingested, held)
     access = stages.ModelAccess(config.model, config.budget, config.ledger)
     wanted = Wanted(config.augment, config.rounds, config.pairs, _domain(config, ratio), config.seed)
-    how = _style(config) if _format(config) == "pairs" else _synthesis(config)
+    how = _style(config) if _format(config) == "pairs" else questions(config.model, config.task, config.seed)
     synthesized = synthesize(session, screened, how, wanted, access, held, config.tokenizer)
     source, folder = session.run.stage(3, "synthesize"), session.run.stage(4, "curate")
     key = stages.stage_key("curate", synthesized, held.key)
@@ -171,6 +173,24 @@ def _make(session: Session, config: CorpusConfig, held: HeldOut, ratio: float) -
     build(session, (screened, str(marker["digest"])), recipe, held)
 
 
+def _throughput(session: Session) -> dict[str, float | None]:
+    """Return what a corpus of this kind takes: of all sessions, reading and packing included."""
+    manifest, seconds = session.manifest, max(session.elapsed, 1e-9)
+    tokens, cost = manifest["tokens"]["augmented"], manifest["cost"]
+    return {
+        "pairs_per_s": round(manifest["pairs"] / seconds, 4),
+        "augmented_tokens_per_s": round(tokens / seconds, 3),
+        "cost_per_1b_tokens": round(cost * 1e9 / tokens, 2) if cost is not None and tokens else None,
+    }
+
+
+def _report(out: Path, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    from taskmill.recipes.corpus.rows import samples
+    from taskmill.report.corpus import write_corpus_report
+
+    write_corpus_report(out / "report.html", manifest, config, samples(out / "data"))
+
+
 def _domain(config: CorpusConfig, ratio: float) -> int:
     """Return about how many tokens of texts from the sources and their pairs are wanted, 0 for all."""
     if not config.tokens:
@@ -181,26 +201,35 @@ def _domain(config: CorpusConfig, ratio: float) -> int:
     return max(1, round(whole - config.tuning_repeat * tuning_tokens(config.tuning)))
 
 
-def _format(config: CorpusConfig) -> str:
-    if config.format != "auto":
-        return config.format
-    backend, name, _ = split_reference(config.model.ref)
+def format_of_model(asked: str, ref: str) -> str:
+    """Return how a model is asked, pairs or tasks; `asked` may leave it to the model's name."""
+    if asked != "auto":
+        return asked
+    backend, name, _ = split_reference(ref)
     return "pairs" if backend == "echo" or "instruction-synthesizer" in name.lower() else "tasks"
+
+
+def begins(ref: str) -> bool:
+    """Say whether a prompt for this model starts with the begin token: where its engine puts none there."""
+    return split_reference(ref)[0] not in _ADD_BEGIN
+
+
+def questions(model: ModelConfig, task: Sequence[str], seed: int) -> Synthesis:
+    """Return how a generator of tasks is asked for questions of some task types."""
+    tasks = tuple(dict.fromkeys(get(t).name for t in task))
+    guided = split_reference(model.ref)[0] in ("openvino", "echo")
+    attributes = {name: Attributes(guided=guided) for name in tasks}
+    sampling = Sampling(model.temperature, model.top_p)
+    return Synthesis(tasks, protocol_of(model), sampling, model.max_new_tokens, seed, attributes)
+
+
+def _format(config: CorpusConfig) -> str:
+    return format_of_model(config.format, config.model.ref)
 
 
 def _style(config: CorpusConfig) -> PairStyle:
     reply = config.model.max_new_tokens or REPLY_TOKENS
-    begin = split_reference(config.model.ref)[0] not in _ADD_BEGIN
-    return PairStyle(config.context, reply, begin, config.seed)
-
-
-def _synthesis(config: CorpusConfig) -> Synthesis:
-    m = config.model
-    tasks = tuple(dict.fromkeys(get(t).name for t in config.task))
-    guided = split_reference(m.ref)[0] in ("openvino", "echo")
-    attributes = {task: Attributes(guided=guided) for task in tasks}
-    sampling = Sampling(m.temperature, m.top_p)
-    return Synthesis(tasks, protocol_of(m), sampling, m.max_new_tokens, config.seed, attributes)
+    return PairStyle(config.context, reply, begins(config.model.ref), config.seed)
 
 
 def _validate(config: CorpusConfig) -> float:

@@ -13,7 +13,7 @@ from taskmill.calls import Completion, Request
 from taskmill.curate.checks import check
 from taskmill.recipes.evaluation_sets import HeldOut
 from taskmill.recipes.session import Progress, Session
-from taskmill.recipes.stages import _with
+from taskmill.recipes.synthesis import with_again
 from taskmill.record import Document, Dropped, Example
 from taskmill.store import StageWriter
 from taskmill.synthesize import bonito
@@ -142,7 +142,7 @@ class Asking:
     def _run(
         self, first: Iterator[Request], again: deque[Request], follow: Callable[[Request, Completion], None]
     ) -> None:
-        stream = _with(again, first)
+        stream = with_again(again, first)
         while True:
             for asked, completion in self.caller.answers(stream):
                 if completion.finish == "error":
@@ -150,7 +150,7 @@ class Asking:
                 follow(asked, completion)
             if not again or self.caller.stopped:
                 break
-            stream = _with(again, iter(()))
+            stream = with_again(again, iter(()))
         if self.caller.stopped:
             # The request at which the budget said no was posed and never made, and so were those that waited.
             self.writer.count(-1 - len(again))

@@ -1,7 +1,8 @@
 """The last stage: pairs and texts → rows of a corpus, counted token by token, and their packed shards.
 
 RUN/  data/part-00000.parquet …   shards/index.json tokens.npy … train-00000.parquet …
-5-corpus/  kept/ dropped/ (pairs)  left_out/ (texts over the tokens wanted)  stage.json
+5-corpus/  kept/ dropped/ (pairs)  left_out/ (texts over the tokens wanted)  extras/ (of tuning data and
+general instructions, what is not in the corpus)  stage.json
 """
 
 from __future__ import annotations
@@ -11,19 +12,26 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from math import log2
 from pathlib import Path
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from taskmill import frame
 from taskmill.backends import tokenizer as tokenizers
 from taskmill.backends.tokenizer import TextTokenizer
 from taskmill.config import to_mapping
 from taskmill.ingest import fingerprint
-from taskmill.recipes.corpus.extras import read_general, read_tuning
-from taskmill.recipes.corpus.rows import KINDS, ROW_SCHEMA, Making, Row, distinct, documents_as_rows, fill
+from taskmill.recipes.corpus.extras import Extra, read_annotated, read_general
+from taskmill.recipes.corpus.figures import documents as documents_of
+from taskmill.recipes.corpus.figures import of_rows, shift, suites
+from taskmill.recipes.corpus.rows import (
+    ROW_SCHEMA,
+    Making,
+    Row,
+    distinct,
+    documents_as_rows,
+    fill,
+    tuning_chains,
+)
 from taskmill.recipes.corpus.shards import shard
 from taskmill.recipes.evaluation_sets import HeldOut
 from taskmill.recipes.session import Progress, Session
@@ -41,7 +49,6 @@ from taskmill.record import (
     examples,
 )
 from taskmill.store import SortedParts, StageWriter, parts
-from taskmill.synthesize.pretraining import pair_of
 
 __all__ = ["Recipe", "build"]
 
@@ -81,13 +88,18 @@ def build(session: Session, made_from: tuple[str, str], recipe: Recipe, held: He
         tokenizer = tokenizers.load_text_tokenizer(recipe.tokenizer)
         marker = _Building(session, folder, tokenizer, recipe, held).all(key)
     session.manifest["funnel"]["corpus"] = marker["funnel"]
-    session.manifest |= marker["corpus"]
+    session.manifest |= {
+        **marker["corpus"],
+        "texts": {**session.manifest["texts"], **marker["corpus"]["texts"]},
+    }
     dropped: Counter[str] = Counter(marker["left_out"])
+    for extra in marker["corpus"]["extras"].values():
+        dropped.update(extra["dropped"])
     for stage in session.manifest["funnel"].values():
         dropped.update(stage["dropped"])
     session.manifest["dropped"] = dict(sorted(dropped.items()))
     folders = {"texts": run.stage(2, "screen"), "pairs": run.stage(4, "curate")}
-    session.manifest["contaminated"] = {name: _suites(place) for name, place in folders.items()}
+    session.manifest["contaminated"] = {name: suites(place) for name, place in folders.items()}
 
 
 class _Building:
@@ -99,8 +111,10 @@ class _Building:
         self.session, self.folder, self.recipe, self.held = session, folder, recipe, held
         self.run, self.tokenizer = session.run, tokenizer
         room = recipe.length - 1 - len(tokenizer.begin)  # the end token has a place, too
-        self.making = Making(tokenizer, recipe.seed, max(room, 1))
+        whole = {d.id: d.source.parent for d in self._documents() if d.source.parent not in ("", d.id)}
+        self.making = Making(tokenizer, recipe.seed, max(room, 1), whole)
         self.left_out: Counter[str] = Counter()
+        self.extras = {"tuning": Extra(), "general": Extra()}
 
     def all(self, key: str) -> dict[str, Any]:
         """Write everything and return the stage's marker."""
@@ -113,7 +127,7 @@ class _Building:
         tuning = self._tuning()
         augmented = [row for chain in ordered.values() for row in self.making.chain("augmented", chain)]
         self.session.progress(Progress("corpus", len(augmented), None, len(augmented)))
-        raw = self._raw({name for row in augmented for name in row.documents})
+        raw = self._raw({name for row in augmented for name in row.texts})
         if recipe.tokens:
             wanted = max(0, round(domain) - _tokens(tuning))
             augmented = self._chosen(augmented, raw, wanted)
@@ -124,10 +138,12 @@ class _Building:
         general, mixed = self._general(rest)
         writer.keep(kept)
         writer.drop(lost)
+        self._write_extras()
         rows = [*augmented, *raw, *tuning, *general]
         self._write(rows)
         shards = shard(self.run.path, self.tokenizer, recipe.length, recipe.seed)
-        corpus = {**self._figures(rows, kept), "general": mixed, "shards": shards}
+        extras = {name: extra.funnel() for name, extra in self.extras.items() if extra.came}
+        corpus = {**self._figures(rows, kept), "general": mixed, "extras": extras, "shards": shards}
         return writer.finish(key, corpus=corpus, left_out=dict(self.left_out))
 
     def _examples(self) -> Iterator[Example]:
@@ -144,11 +160,11 @@ class _Building:
         """Return the texts that are in no chain, each as a row of its own, in the order of their draws."""
         others = documents_as_rows(d for d in self._documents() if d.id not in augmented)
         rows = list(self.making.rows("raw", others))
-        return sorted(rows, key=lambda r: (draw(self.recipe.seed, r.documents[0], "augment"), r.id))
+        return sorted(rows, key=lambda r: (draw(self.recipe.seed, r.texts[0], "augment"), r.id))
 
     def _chosen(self, augmented: list[Row], raw: Sequence[Row], wanted: int) -> list[Row]:
         """Return the chains that, with raw texts up to `wanted` tokens, are the asked share of all texts."""
-        texts = sum(len(row.documents) for row in augmented)
+        texts = sum(len(row.texts) for row in augmented)
         if not texts:
             return []
         share = self.recipe.augment
@@ -160,7 +176,7 @@ class _Building:
     def _part(self, raw: Sequence[Row], wanted: int, augmented: Sequence[Row]) -> list[Row]:
         """Return raw rows of about so many tokens; texts in no row are written to `left_out`."""
         taken = [raw[i] for i in fill([row.tokens for row in raw], max(wanted, 0))]
-        there = {name for row in (*taken, *augmented) for name in row.documents}
+        there = {name for row in (*taken, *augmented) for name in row.texts}
         writer = SortedParts(self.folder / "left_out", dropped_schema(DOCUMENT_SCHEMA), ["id", "reason"])
         detail = f"{self.recipe.tokens} tokens were asked for and are there without it"
         gone = (document for document in self._documents() if document.id not in there)
@@ -171,18 +187,19 @@ class _Building:
     def _tuning(self) -> list[Row]:
         if not self.recipe.tuning:
             return []
-        texts = read_tuning(self.recipe.tuning, self.recipe.rounds, self.held, self.left_out)
+        records = read_annotated(self.recipe.tuning, self.held, self.extras["tuning"])
         copies = range(self.recipe.tuning_repeat)
+        texts = tuning_chains(records, self.recipe.rounds)
         return [row for chain in texts for copy in copies for row in self.making.chain("tuning", chain, copy)]
 
     def _general(self, rest: int) -> tuple[list[Row], dict[str, Any]]:
         """Return instruction rows of `ratio` times `rest` tokens; short ones are repeated by epochs."""
         if not self.recipe.general:
             return [], {}
-        texts = read_general(self.recipe.general, self.held, self.left_out)
-        rows = list({row.id: row for row in self.making.rows("general", texts)}.values())
-        rows.sort(key=lambda r: (draw(self.recipe.seed, r.documents[0], "general"), r.id))
-        rows = [replace(row, documents=(), examples=row.documents) for row in rows]
+        texts = read_general(self.recipe.general, self.held, self.extras["general"])
+        rows = list(self.making.rows("general", texts))
+        rows.sort(key=lambda r: (draw(self.recipe.seed, r.texts[0], "general"), r.id))
+        rows = [replace(row, documents=(), texts=(), examples=row.texts) for row in rows]
         whole, wanted = _tokens(rows), round(rest * self.recipe.ratio)
         epochs, left = divmod(wanted, whole) if whole else (0, 0)
         taken = [self.making.again(row, copy) for copy in range(epochs) for row in rows]
@@ -196,6 +213,12 @@ class _Building:
         }
         return taken, found
 
+    def _write_extras(self) -> None:
+        """Write what of tuning data and general instructions is not in the corpus, with the reasons."""
+        writer = SortedParts(self.folder / "extras", dropped_schema(EXAMPLE_SCHEMA), ["id", "reason"])
+        writer.add([drop for extra in self.extras.values() for drop in extra.lost])
+        writer.finish()
+
     def _write(self, rows: Sequence[Row]) -> None:
         """Write the rows beside, then put them in their place: a folder `data` is whole or not there."""
         beside, place = self.folder / "data", self.run.path / "data"
@@ -206,55 +229,15 @@ class _Building:
         beside.rename(place)
 
     def _figures(self, rows: Sequence[Row], kept: Sequence[Example]) -> dict[str, Any]:
-        of = {kind: [row for row in rows if row.kind == kind] for kind in KINDS}
-        augmented = {name for row in of["augmented"] for name in row.documents}
-        raw = {name for row in of["raw"] for name in row.documents}
-        came = self.session.manifest["funnel"]["ingest"]["kept"]
-        contaminated = sum(self.session.manifest["funnel"]["screen"]["dropped"].values())
-        over = self.left_out.get(str(Reason.OVER_TARGET), 0)
-        pairs = [pair_of(example)[1] for example in kept]
-        tokens = sum(self.making.counts([f"{p.question} {p.answer}" for p in pairs])) if pairs else 0
+        found, texts = documents_of(
+            self.run.stage(1, "ingest"), self.run.stage(2, "screen"), self.folder / "left_out", rows
+        )
         return {
-            "documents": {
-                "in": came,
-                "augmented": len(augmented),
-                "raw": len(raw),
-                "contaminated": contaminated,
-                "over_target": over,
-                "lost": came - len(augmented) - len(raw) - contaminated - over,
-            },
-            "tokens": {kind: _tokens(of[kind]) for kind in KINDS},
-            "rows": {kind: len(of[kind]) for kind in KINDS},
-            "chains": dict(sorted(Counter(str(len(row.documents)) for row in of["augmented"]).items())),
-            "augmented_share": round(len(augmented) / max(len(augmented) + len(raw), 1), 6),
-            "pairs": len(pairs),
-            "pairs_per_text": round(len(pairs) / len(augmented), 3) if augmented else 0.0,
-            "tokens_per_pair": round(tokens / len(pairs), 3) if pairs else 0.0,
-            **_categories(kept),
+            "documents": found,
+            "texts": texts,
+            **of_rows(rows, kept, self.making.counts),
+            "shift": shift(kept),
         }
-
-
-def _suites(folder: Path) -> dict[str, int]:
-    """Return how many rows a stage dropped for an item of each evaluation set, by the evidence."""
-    found: Counter[str] = Counter()
-    for path in parts(folder / "dropped"):
-        table = pq.read_table(path, columns=["reason", "detail"])
-        for reason, detail in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            if reason == Reason.CONTAMINATED:
-                found[detail.rpartition(" in ")[2].partition("/")[0]] += 1
-    return dict(sorted(found.items()))
-
-
-def _categories(kept: Sequence[Example]) -> dict[str, Any]:
-    """Return how often each kind of question (task type, first word) is asked, and the entropy in bits."""
-    found: Counter[str] = Counter()
-    for example in kept:
-        first = (pair_of(example)[0].split() or [""])[0].strip("\"'“”¿").casefold()
-        found[f"{example.task}: {first}"] += 1
-    total = sum(found.values())
-    entropy = -sum(n / total * log2(n / total) for n in found.values()) if total else 0.0
-    most = dict(sorted(found.items(), key=lambda c: (-c[1], c[0]))[:50])
-    return {"categories": most, "category_entropy": round(entropy, 4)}
 
 
 def _tokens(rows: Sequence[Row]) -> int:

@@ -3,86 +3,141 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from taskmill.errors import InputError
 from taskmill.ids import content_id
 from taskmill.ingest.tokens import count_tokens
-from taskmill.recipes.corpus.rows import Text, tuning_chains
 from taskmill.recipes.evaluation_sets import HeldOut
 from taskmill.recipes.layouts import as_examples, has_layout
 from taskmill.recipes.tables import read_table
-from taskmill.record import EXAMPLE_SCHEMA, Example, Reason, examples
+from taskmill.record import EXAMPLE_SCHEMA, Dropped, Example, Reason, Source, examples
 from taskmill.render import answer, prompt
-from taskmill.synthesize.casting import Annotated, capped, cast, from_row
-from taskmill.synthesize.pair_format import render
+from taskmill.synthesize.casting import CAP, Annotated, capped, cast, from_row
+from taskmill.synthesize.pair_format import Shown, render
 
-__all__ = ["read_general", "read_tuning", "tuning_tokens"]
+__all__ = ["Extra", "read_annotated", "read_general", "tuning_tokens"]
+
+STAGE = "corpus"
 
 
-def read_tuning(
-    sources: Sequence[str], rounds: int, held: HeldOut, lost: Counter[str]
-) -> Iterator[list[Text]]:
-    """Yield chains of annotated texts; those that hold an item of `held` are counted in `lost`.
+@dataclass
+class Extra:
+    """Rows that were read besides the sources: what is kept is with the reader, what is not is `lost`.
 
-    Raises InputError for a file without a row that has a text and pairs.
+    `came` counts rows of general instructions, and the pairs of annotated texts (a row without any is one).
     """
+
+    came: int = 0
+    lost: list[Dropped] = field(default_factory=list)
+
+    def drop(self, row: Example, reason: Reason, detail: str) -> None:
+        """Take note of a row that is left out."""
+        self.lost.append(Dropped(row, STAGE, reason, detail))
+
+    def funnel(self) -> dict[str, Any]:
+        """Return how many came, are kept and were dropped by reason."""
+        dropped = Counter(str(drop.reason) for drop in self.lost)
+        kept = self.came - dropped.total()
+        return {"in": self.came, "kept": kept, "dropped": dict(sorted(dropped.items()))}
+
+
+def read_annotated(sources: Sequence[str], held: HeldOut, extra: Extra, cap: int = CAP) -> list[Annotated]:
+    """Return the annotated texts of tables, sorted by dataset; what is left out is in `extra`.
+
+    Rows hold pairs in `QA_list`, or are examples to be cast as such. Left out are rows without text or pairs,
+    texts that stand twice in a dataset or hold an item of `held`, and texts over `cap` of a dataset, those of
+    fewest pairs first. Raises InputError for a file without a row that has a text and pairs.
+    """
+    found: dict[str, Annotated] = {}
     for source in sources:
-        records = _annotated(source, lost)
+        records = _read(source, extra)
         if not records:
             raise InputError(
                 f"{source}: no row has a `context` and pairs in `QA_list`, and none is an example with a "
                 "question about a text; name annotated texts"
             )
-        for chain in tuning_chains(records, rounds):
-            clean = [text for text in chain if not _holds(text, held)]
-            lost.update([str(Reason.CONTAMINATED)] * (len(chain) - len(clean)))
-            if clean:
-                yield clean
+        for record in records:
+            if record.id in found:
+                _drop_pairs(extra, record, Reason.DUPLICATE, "the same text with the same pairs is kept")
+            elif (detail := _holds(record, held)) is not None:
+                _drop_pairs(extra, record, Reason.CONTAMINATED, detail)
+            else:
+                found[record.id] = record
+    kept = capped(found.values(), cap)
+    there = {record.id for record in kept}
+    for name in sorted(set(found) - there):
+        detail = f"{found[name].dataset} has {cap} texts of as many pairs or more"
+        _drop_pairs(extra, found[name], Reason.OVER_SOURCE_CAP, detail)
+    return kept
 
 
-def _annotated(source: str, lost: Counter[str]) -> list[Annotated]:
-    """Return the records of a source: rows with pairs, or examples to be cast as such."""
+def _read(source: str, extra: Extra) -> list[Annotated]:
+    """Return the records of a table: rows with pairs, or examples to be cast as such."""
     table = read_table([source])
     if "QA_list" in table.column_names or "pairs" in table.column_names:
-        rows = [from_row(row, Path(source).stem) for row in table.to_pylist()]
-        found = [record for record in rows if record is not None]
-        lost[str(Reason.EMPTY)] += len(rows) - len(found)
-        return capped(found)
+        records = []
+        for number, row in enumerate(table.to_pylist()):
+            record = from_row(row, Path(source).stem)
+            if record is None:
+                name = content_id(source, str(number))
+                bare = Example(name, "qa", str(row.get("context") or ""), "", "")
+                extra.came += 1
+                extra.drop(bare, Reason.EMPTY, f"row {number} (counted from 0) lacks a text or pairs")
+            else:
+                extra.came += len(record.pairs)
+                records.append(record)
+        return records
     if not has_layout(table.column_names):
         return []
     own = set(EXAMPLE_SCHEMA.names) <= set(table.column_names)
-    records, dropped = cast(examples(table) if own else as_examples(table))
-    lost.update(str(drop.reason) for drop in dropped)
-    return capped(records)
+    given = list(examples(table) if own else as_examples(table))
+    records, dropped = cast(given)
+    extra.came += len(given)
+    extra.lost += dropped
+    return records
+
+
+def _drop_pairs(extra: Extra, record: Annotated, reason: Reason, detail: str) -> None:
+    for number, pair in enumerate(record.pairs):
+        name = content_id(record.id, str(number))
+        source = Source(record.id, dataset=record.dataset, licence=record.licence)
+        row = Example(name, "qa", record.context, pair.question, pair.answer, source=source)
+        extra.drop(row, reason, detail)
+
+
+def _holds(record: Annotated, held: HeldOut) -> str | None:
+    pairs = (Example("", "", record.context, pair.question, pair.answer) for pair in record.pairs)
+    return next((match.detail for pair in pairs if (match := held.match(pair)) is not None), None)
 
 
 def tuning_tokens(sources: Sequence[str]) -> int:
     """Return about how many tokens the annotated texts have, once."""
-    chains = read_tuning(sources, 1, HeldOut(("none",)), Counter())
-    return sum(count_tokens(render([text.shown])) for chain in chains for text in chain)
+    records = read_annotated(sources, HeldOut(("none",)), Extra()) if sources else []
+    return sum(count_tokens(render([Shown(r.context, r.pairs)])) for r in records)
 
 
-def _holds(text: Text, held: HeldOut) -> bool:
-    shown = text.shown
-    pairs = (Example("", "", shown.context, pair.question, pair.answer) for pair in shown.pairs)
-    return any(held.match(pair) is not None for pair in pairs)
+def read_general(sources: Sequence[str], held: HeldOut, extra: Extra) -> list[tuple[str, str, str]]:
+    """Return (id, text, licence) of instruction data: question, one space, response (the authors' form).
 
-
-def read_general(sources: Sequence[str], held: HeldOut, lost: Counter[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield (id, text, licence) of instruction data: question, one space, response (the authors' form).
-
-    Rows without a response, and those that hold an item of `held`, are counted in `lost`. Raises InputError
+    Rows without a response, those that hold an item of `held`, and equal ones are left out. Raises InputError
     for columns in no known layout.
     """
     # microsoft/LMOps, issues 257 and 258: question and response joined by a space, no chat template
+    found: dict[str, tuple[str, str, str]] = {}
     for example in as_examples(read_table(sources), whole=True):
+        extra.came += 1
         asked, answered = prompt(example).strip(), answer(example).strip()
+        text = f"{asked} {answered}"
         if not asked or not answered:
-            lost[str(Reason.EMPTY)] += 1
-        elif held.match(example) is not None:
-            lost[str(Reason.CONTAMINATED)] += 1
+            extra.drop(example, Reason.EMPTY, f"it has no {'response' if asked else 'instruction'}")
+        elif (match := held.match(example)) is not None:
+            extra.drop(example, Reason.CONTAMINATED, match.detail)
+        elif text in found:
+            extra.drop(example, Reason.DUPLICATE, f"row {found[text][0]} says the same")
         else:
-            text = f"{asked} {answered}"
-            yield content_id(example.id, text), text, example.source.licence
+            found[text] = (example.id, text, example.source.licence)
+    return [(content_id("general", text), text, licence) for _, text, licence in found.values()]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
+from pathlib import Path
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from taskmill.backends.tokenizer import TextTokenizer
 from taskmill.record import Document, Dropped, Example, Reason, content_id
 from taskmill.render import CHAT_TOKENS, escape_special
+from taskmill.store import parts
 from taskmill.synthesize.casting import Annotated
 from taskmill.synthesize.chain_text import chain_text, draw_style
 from taskmill.synthesize.pair_format import Pair, Shown
@@ -27,6 +31,7 @@ __all__ = [
     "distinct",
     "documents_as_rows",
     "fill",
+    "samples",
     "tuning_chains",
 ]
 
@@ -37,6 +42,7 @@ ROW_SCHEMA = pa.schema(
         ("text", pa.string()),
         ("kind", pa.string()),
         ("documents", pa.list_(pa.string())),
+        ("texts", pa.list_(pa.string())),
         ("examples", pa.list_(pa.string())),
         ("pairs", pa.int32()),
         ("tokens", pa.int32()),
@@ -52,8 +58,9 @@ nearly every sum of some hundred tokens can be made of so many)."""
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One text to train on. `documents` are the ids of the texts in it, `examples` those of its pairs.
+    """One text to train on. `texts` are the ids of the texts in it, `examples` those of its pairs.
 
+    `documents` are the ids of the source documents that the texts are of: their own where none was cut.
     `tokens` are those of the text alone, without the end token that packing adds. The id holds the seed, so
     that the order by id is a shuffle.
     """
@@ -62,6 +69,7 @@ class Row:
     text: str
     kind: str
     documents: tuple[str, ...]
+    texts: tuple[str, ...]
     examples: tuple[str, ...]
     pairs: int
     tokens: int
@@ -80,10 +88,15 @@ class Text:
 
 
 class Making:
-    """Makes rows with the tokenizer and seed of a corpus; `room` is the most tokens of a chain."""
+    """Makes rows with the tokenizer and seed of a corpus; `room` is the most tokens of a chain.
 
-    def __init__(self, tokenizer: TextTokenizer, seed: int, room: int) -> None:
-        self._tokenizer, self._seed, self._room = tokenizer, seed, room
+    `whole`: the source document of each text that is a part of one.
+    """
+
+    def __init__(
+        self, tokenizer: TextTokenizer, seed: int, room: int, whole: Mapping[str, str] | None = None
+    ) -> None:
+        self._tokenizer, self._seed, self._room, self._whole = tokenizer, seed, room, whole or {}
         self._special = tuple(dict.fromkeys((*tokenizer.special_tokens.values(), *CHAT_TOKENS)))
 
     def counts(self, texts: Sequence[str]) -> list[int]:
@@ -121,25 +134,26 @@ class Making:
             left = left[size:]
             examples = tuple(name for t in own for name in t.examples)
             pairs = sum(len(t.shown.pairs) for t in own)
-            documents = tuple(t.document for t in own)
+            names = tuple(t.document for t in own)
             licences = tuple(t.licence for t in own)
-            yield self._row(kind, text, tokens, documents, examples, pairs, style.name, licences, copy)
+            yield self._row(kind, text, tokens, names, examples, pairs, style.name, licences, copy)
 
     def _row(
         self,
         kind: str,
         text: str,
         tokens: int,
-        documents: tuple[str, ...],
+        texts: tuple[str, ...],
         examples: tuple[str, ...] = (),
         pairs: int = 0,
         style: str = "",
         licences: tuple[str, ...] = (),
         copy: int = 0,
     ) -> Row:
-        name = content_id(str(self._seed), kind, str(copy), *documents, text)
+        name = content_id(str(self._seed), kind, str(copy), *texts, text)
         known = tuple(sorted({licence for licence in licences if licence}))
-        return Row(name, text, kind, documents, examples, pairs, tokens, style, known)
+        documents = tuple(dict.fromkeys(self._whole.get(one, one) for one in texts))
+        return Row(name, text, kind, documents, texts, examples, pairs, tokens, style, known)
 
 
 def distinct(examples: Iterable[Example]) -> tuple[dict[str, list[Text]], list[Example], list[Dropped]]:
@@ -215,3 +229,15 @@ def fill(sizes: Sequence[int], target: int) -> list[int]:
             chosen.append(candidates[k - 1])
             goal -= sizes[candidates[k - 1]]
     return [*range(back), *reversed(chosen)]
+
+
+def samples(folder: Path, most: int = 3) -> list[str]:
+    """Return the first chains of a corpus by their ids, which are draws."""
+    found: list[str] = []
+    for path in parts(folder):
+        table = pq.read_table(path, columns=["kind", "text"])
+        own = table.filter(pc.equal(table["kind"], "augmented"))["text"]
+        found += own.slice(0, most - len(found)).to_pylist()
+        if len(found) == most:
+            break
+    return found

@@ -84,7 +84,7 @@ def evaluate(
 def export(config: EvaluateConfig, folder: str | Path) -> list[Path]:
     """Write the suites as tasks of the lm-eval harness; return the configurations' paths."""
     benches = [_bench(name, config) for name in dict.fromkeys(config.suite)]
-    return [export_lm_eval(bench, shots(bench, config), Path(folder)) for bench in benches]
+    return [path for bench in benches for path in export_lm_eval(bench, shots(bench, config), Path(folder))]
 
 
 def _bench(name: str, config: EvaluateConfig) -> Bench:

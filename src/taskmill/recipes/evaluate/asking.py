@@ -16,7 +16,7 @@ from taskmill.recipes.evaluate.rows import Bench
 from taskmill.recipes.session import Progress, Session
 from taskmill.suites import Item, prompt
 
-__all__ = ["BLANK", "CUE", "Replies", "choices_of", "replies", "shots"]
+__all__ = ["BLANK", "CUE", "Replies", "choices_of", "replies", "scoring_caller", "sent", "shots"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def replies(session: Session, caller: Caller, bench: Bench, config: EvaluateConf
     if not bench.suite.ranked:
         asked = _requests(caller.backend.model, bench, config)
         return _answers(session, caller, bench, asked, config)
-    scoring = _scoring(caller, config)
+    scoring = scoring_caller(caller, config)
     found = _answers(session, scoring, bench, _weighings(caller.backend.model, bench, config), config)
     caller.made += scoring.made
     caller.reused += scoring.reused
@@ -57,13 +57,16 @@ def replies(session: Session, caller: Caller, bench: Bench, config: EvaluateConf
     return found
 
 
-def _scoring(caller: Caller, config: EvaluateConfig) -> Caller:
-    """Return a caller of the same ledger and budget whose backend weighs options."""
+def scoring_caller(caller: Caller, config: EvaluateConfig) -> Caller:
+    """Return a caller of the same ledger and budget whose backend weighs given texts.
+
+    Raises UsageError if it cannot.
+    """
     backend: Any = caller.backend
     if not hasattr(backend, "score"):
         raise UsageError(
-            f"the backend of {config.model.ref} cannot score given texts, which ranked suites need; "
-            "use openvino: or transformers:, or a suite that generates"
+            f"the backend of {config.model.ref} cannot score given texts, which ranked suites and the choice "
+            "among samples need; use openvino: or transformers:, or a suite that generates"
         )
     return Caller(Weigher(backend), caller.ledger, caller.budget)
 
@@ -79,12 +82,13 @@ def _requests(model: str, bench: Bench, config: EvaluateConfig) -> Iterator[Requ
             text = words.render(item, bench.before(item, k), phrasing)
             for sample in range(config.samples):
                 yield request(
-                    model, sampling, **_sent(text, config), seed=config.seed, sample=sample,
+                    model, sampling, **sent(text, config), seed=config.seed, sample=sample,
                     payload=_Asked(at, phrasing, sample),
                 )  # fmt: skip
 
 
-def _sent(text: str, config: EvaluateConfig) -> dict[str, Any]:
+def sent(text: str, config: EvaluateConfig) -> dict[str, Any]:
+    """Return a prompt as the arguments of a request: a text to go on with, or one message of a chat."""
     return {"messages": (("user", text),)} if config.model.protocol == "chat" else {"prompt": text}
 
 
@@ -98,7 +102,7 @@ def _weighings(model: str, bench: Bench, config: EvaluateConfig) -> Iterator[Req
             own = words.render(item, solved, phrasing)
             blank = words.blank(item, solved, phrasing)
             for part, text in enumerate((own, words.start, blank)):
-                asked = weigh(model, choices, **_sent(text, config))
+                asked = weigh(model, choices, **sent(text, config))
                 yield replace(asked, payload=_Asked(at, phrasing, part))
 
 

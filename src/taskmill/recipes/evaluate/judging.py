@@ -127,7 +127,7 @@ def _ranked(bench: Bench, replies: Replies, phrasing: int, config: EvaluateConfi
         gold = item.options[item.gold[0]] if item.gold else ""
         marks.append(
             Mark(item.id, item.task, item.options[pick], headline, given, gold, item.group, item.label,
-                 _chance(item), mended)
+                 _chance(item), mended, margin=found[headline].margin, classes=item.options)
         )  # fmt: skip
         rows.append(
             {**_place(suite.name, item, phrasing), "sample": 0,

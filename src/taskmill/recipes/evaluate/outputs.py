@@ -44,7 +44,7 @@ def grade_outputs(
         _golds(row["target"], o, own, outputs, n) for n, (row, o) in enumerate(zip(rows, listed, strict=True))
     ]
     tasks = [str(row["task"]) for row in rows]
-    wanted = wanted_by_task(own, tasks, golds)
+    wanted = wanted_by_task(own, tasks, golds, listed)
     extractor, metric = EXTRACTORS.get(own.extractor), metric_of(own)
     marks, trace = [], []
     for number, (row, task, gold) in enumerate(zip(rows, tasks, golds, strict=True)):
@@ -53,7 +53,7 @@ def grade_outputs(
         looked = wanted[task]._replace(options=options, language=language)
         found, own_marks = grade(row["output"], gold, extractor, metric, looked)
         name = str(row.get("id") if row.get("id") is not None else number)
-        chance = 1 / len(options) if options else None
+        chance = _chance(gold, options, wanted[task])
         marks.append(Mark(name, task, found.answer, found.rule, own_marks, gold[0].casefold(), chance=chance))
         trace.append(
             {"id": name, "task": task, "output": row["output"], "target": list(gold), "answer": found.answer,
@@ -66,6 +66,15 @@ def grade_outputs(
         "duplicate_options": sum(map(bool, map(doubled, listed))),
     }
     return {**head, **results}, pa.Table.from_pylist(trace)
+
+
+def _chance(golds: Sequence[str], options: Sequence[str], wanted: Answer) -> float | None:
+    """Return what guessing scores on an item; None for letters of options nobody has told."""
+    if not options and wanted.kind == "letter":
+        return None
+    there = len(options) or len(wanted.words)
+    right = len({gold.strip().casefold() for gold in golds})
+    return min(1.0, right / there) if there else 0.0
 
 
 def _read(source: str) -> list[dict[str, Any]]:
@@ -119,8 +128,8 @@ def _gold(value: Any, kind: str, options: Sequence[str]) -> tuple[str, str]:
         return text, wrong
     if kind in ("letter", "label") and text:
         return _chosen(value, kind, options)
-    if isinstance(value, bool):
-        return "yes" if value else "no", ""
+    if isinstance(value, bool):  # BIG-Bench Hard's truth values are True and False, else it is yes or no
+        return (str(value) if not kind else "yes" if value else "no"), ""
     if not kind and options and is_letter(text) and LETTERS.index(text.strip("()")) >= len(options):
         return "", f"is {text!r}, but there are {len(options)} 'options'; name one of them"
     return str(value), ""
@@ -167,17 +176,27 @@ def _index(value: Any) -> int | None:
     return int(text) if text.removeprefix("-").isdecimal() and len(text) < 9 else None
 
 
-def wanted_by_task(suite: Suite, tasks: Sequence[str], golds: Sequence[Sequence[str]]) -> dict[str, Answer]:
-    """Return what the answers of each task look like: by the suite's extractor, or by the task's golds."""
+def wanted_by_task(
+    suite: Suite,
+    tasks: Sequence[str],
+    golds: Sequence[Sequence[str]],
+    options: Sequence[Sequence[str]] = (),
+) -> dict[str, Answer]:
+    """Return what the answers of each task look like: by the suite's extractor, or by the task's golds.
+
+    Labels are those of the task's golds, of its items' `options`, and of the closed set they belong to.
+    """
     by_task: dict[str, list[str]] = defaultdict(list)
-    for task, gold in zip(tasks, golds, strict=True):
+    labels: dict[str, set[str]] = defaultdict(set)
+    for number, (task, gold) in enumerate(zip(tasks, golds, strict=True)):
         by_task[task] += gold
+        labels[task] |= {one.strip().casefold() for one in (*gold, *(options[number] if options else ()))}
     kind = EXTRACTORS.get(suite.extractor).kind
     found = {}
     for task, own in by_task.items():
         language = task if suite.average == "languages" else ""
         if kind == "label":
-            found[task] = Answer("label", tuple(sorted({gold.strip().casefold() for gold in own})))
+            found[task] = Answer("label", tuple(sorted(labels[task] | set(kind_of(own).words))))
         else:
             found[task] = (Answer(kind) if kind else kind_of(own))._replace(language=language)
     return found

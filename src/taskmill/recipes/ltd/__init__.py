@@ -22,7 +22,8 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,18 @@ import pyarrow as pa
 from taskmill.config import to_mapping
 from taskmill.durable import atomic_write
 from taskmill.recipes.ltd.config import LtdConfig
-from taskmill.recipes.ltd.evidence import Arm, claims, interval, shown, smallest, table
-from taskmill.recipes.ltd.grid import Grid, Learner, Speed, Unit, measured, planned, seconds, unit_seconds
+from taskmill.recipes.ltd.evidence import Arm, claims, curve, interval, shown, smallest, table
+from taskmill.recipes.ltd.grid import (
+    Grid,
+    Learner,
+    Speed,
+    Unit,
+    laid_out,
+    measured,
+    seconds,
+    thinned,
+    unit_seconds,
+)
 from taskmill.recipes.ltd.rows import Data, Region, order, read, region
 from taskmill.recipes.session import OnProgress, Progress, ignore
 from taskmill.recipes.tables import check_out
@@ -63,15 +74,17 @@ def ltd(
     the folder is in use or holds something else.
     """
     report, began = on_progress or ignore, time.monotonic()
-    with Run(check_out(out, [config.source, *config.target], "ltd")) as run:
+    with _folder(check_out(out, [config.source, *config.target], "ltd")) as run:
         learner = student or _student(config)
         report(Progress("read rows"))
         data = read(config, learner.lengths)
         report(Progress("find the task", 0, len(data.pool)))
         found = region(data, config)
+        report(Progress("order the rows", 0, len(data.pool)))
+        everything = laid_out(config, data, found, learner)  # what is wrong shows before anything is trained
         report(Progress("measure the speed"))
         speed = measured(run.path, data, found, learner, config)
-        alive, grid = planned(config, data, found, learner, speed)
+        alive, grid = thinned(everything, config, data, found, learner, speed)
         plan = _plan(config, data, found, grid, alive, learner, speed)
         atomic_write(run.path / "plan.json", _json(plan))
         if dry_run:
@@ -93,6 +106,18 @@ def ltd(
         atomic_write(run.path / "result.json", _json(record))
         write_ltd_report(run.path / "report.html", record)
         return record
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[Run]:
+    """Open the experiment's folder; one that an error leaves without anything in it is removed again."""
+    with Run(path) as run:
+        try:
+            yield run
+        except BaseException:
+            if [one.name for one in path.iterdir()] == [".lock"]:
+                shutil.rmtree(path, ignore_errors=True)
+            raise
 
 
 def _student(config: LtdConfig) -> Learner:
@@ -201,7 +226,7 @@ def _one(
 def _judged(
     config: LtdConfig, data: Data, grid: Grid, done: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return means, smallest sufficient ratios and claims, each with its interval."""
+    """Return means, smallest sufficient ratios, learning curves and claims, each with its interval."""
     seed, confidence, first = config.train.seed, config.confidence, config.selectors[0]
     marks = {cell: _marks(done, keys) for cell, keys in grid.cells.items()}
     full, base = _marks(done, grid.full), _marks(done, [grid.base])
@@ -211,17 +236,27 @@ def _judged(
         line["rows"] = round(float(np.mean([done[key]["rows"] for key in keys])), 1)
         line["tokens"] = round(float(np.mean([done[key]["tokens"] for key in keys])), 1)
     enough: dict[str, Any] = {}
+    learned: dict[str, Any] = {}
     for selector in config.selectors:
         own = {r: found for (arm, r), found in marks.items() if arm == Arm("target", "all", selector)}
         ratio, tested = smallest(own, full, config.epsilon, confidence, seed)
         enough[selector] = {"ratio": ratio, "tested": tested}
+        if own:
+            rows = {line["ratio"]: line["rows"] for line in lines if _is_core(line, selector)}
+            points = {r: (rows[r], found) for r, found in own.items()}
+            learned[selector] = curve(points, config.epsilon, confidence, seed)
     return {
         "full": shown(interval(full, confidence, seed)),
         "base": shown(interval(base, confidence, seed)),
         "arms": lines,
         "sufficient": enough,
+        "curves": learned,
         "claims": claims(marks, full, base, first, config.epsilon, confidence, seed),
     }
+
+
+def _is_core(line: Mapping[str, Any], selector: str) -> bool:
+    return (line["scope"], line["templates"], line["selector"]) == ("target", "all", selector)
 
 
 def _marks(done: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> Array:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field, replace
 
 from taskmill.errors import ConfigError, UsageError
+from taskmill.select import SELECTORS
 from taskmill.train import TrainConfig
 
 __all__ = ["STEP_TOKENS", "LtdConfig", "seconds_of"]
@@ -146,6 +147,8 @@ class LtdConfig:
             raise ConfigError("scopes: each is target or all")
         if not all(t == "all" or (t.isdigit() and int(t)) for t in self.templates):
             raise ConfigError("templates: each is all or a number above 0")
+        for name in self.selectors:
+            SELECTORS.get(name)
 
 
 def seconds_of(text: str) -> float:

@@ -11,9 +11,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from taskmill.evaluate.curves import Curve, Estimate, crossed, fit
 from taskmill.ids import draw
 
-__all__ = ["Arm", "Interval", "Marks", "claims", "contrast", "interval", "shown", "smallest", "table"]
+__all__ = [
+    "Arm",
+    "Interval",
+    "Marks",
+    "claims",
+    "contrast",
+    "curve",
+    "interval",
+    "shown",
+    "smallest",
+    "table",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -27,6 +39,9 @@ two students that agree on ten items would be proved equal."""
 
 _PIECE = 500
 """Resamples computed at once (chosen: 500 x 10,000 items are 40 MB)."""
+
+_POINTS = 24
+"""Points of a curve that is drawn (chosen: the eye sees no corners)."""
 
 FULL = 100.0
 """The ratio, in percent, that the others are held against."""
@@ -56,8 +71,8 @@ Marks = Mapping[tuple[Arm, float], Array]
 def interval(values: Array, confidence: float, seed: int) -> Interval:
     """Return the mean of `values` (float64 [seeds, items]) and its bootstrap interval.
 
-    Seeds and items are resampled apart and crossed (the pigeonhole bootstrap of Owen, 2007, which errs on
-    the wide side), and percentiles taken. With one seed the interval says nothing about the luck of training.
+    Seeds and items are resampled apart and crossed (`evaluate.curves.crossed`), and percentiles taken. With
+    one seed the interval says nothing about the luck of training.
     """
     values = np.atleast_2d(np.asarray(values, np.float64))
     seeds, items = values.shape
@@ -82,8 +97,7 @@ def contrast(differs: Array, confidence: float, seed: int) -> Interval:
 def _resamples(seeds: int, items: int, seed: int) -> tuple[Array, Array]:
     """Return how often each resample holds each seed and each item: uint16 [DRAWS, seeds], [DRAWS, items]."""
     stream = np.random.Generator(np.random.PCG64(draw(seed, f"{seeds} {items}", "ltd bootstrap")))
-    counts = [stream.multinomial(n, np.full(n, 1 / n), DRAWS).astype(np.uint16) for n in (seeds, items)]
-    return counts[0], counts[1]
+    return crossed(seeds, items, DRAWS, stream)
 
 
 def smallest(
@@ -104,6 +118,43 @@ def smallest(
         going = going and within
         found = ratio if going else found
     return found, lines
+
+
+def curve(
+    points: Mapping[float, tuple[float, Array]], epsilon: float, confidence: float, seed: int
+) -> dict[str, Any]:
+    """Return the learning curve through an arm's marks, and how many rows come within `epsilon` of its last.
+
+    `points`: ratio → (rows, marks float64 [seeds, items]). Nothing is said beyond the ratios that were tried.
+    `line` is the curve where there is one; `why` says why `enough` is not known.
+    """
+    ratios = sorted(points)
+    sizes, marks = zip(*(points[ratio] for ratio in ratios), strict=True)
+    found = fit(sizes, marks, confidence=confidence, seed=seed)
+    enough = found.enough(epsilon)
+    needed = f"{enough.value:.0f} rows ({enough.low:.0f} to {enough.high:.0f})" if enough else ""
+    return {
+        "says": f"{needed} come within {epsilon:g} of all" if enough else f"undecided, {found.why}",
+        "why": found.why,
+        **{name: _estimated(one) for name, one in found.numbers().items()},
+        "misfit": round(found.misfit, 6),
+        "enough": _estimated(enough) if enough else None,
+        "line": [] if found.why else _line(found, ratios, sizes),
+    }
+
+
+def _line(found: Curve, ratios: Sequence[float], rows: Sequence[float]) -> list[dict[str, float]]:
+    """Return points of the curve at even steps of the ratio's logarithm, with its interval."""
+    steps = np.geomspace(ratios[0], ratios[-1], _POINTS)
+    sizes = np.exp(np.interp(np.log(steps), np.log(ratios), np.log(rows)))
+    return [
+        {"ratio": round(ratio, 6), "rows": round(size, 2), **_estimated(found.at(size))}
+        for ratio, size in zip(steps.tolist(), sizes.tolist(), strict=True)
+    ]
+
+
+def _estimated(found: Estimate) -> dict[str, float]:
+    return {key: round(value, 6) for key, value in found._asdict().items()}
 
 
 def table(marks: Marks, confidence: float, seed: int) -> list[dict[str, Any]]:

@@ -21,7 +21,17 @@ from taskmill.store import read_json
 from taskmill.train.loop import OnStep
 from taskmill.train.student import Item, Outcome
 
-__all__ = ["Grid", "Learner", "Speed", "Unit", "measured", "planned", "seconds", "unit_seconds"]
+__all__ = [
+    "Grid",
+    "Learner",
+    "Speed",
+    "Unit",
+    "laid_out",
+    "measured",
+    "seconds",
+    "thinned",
+    "unit_seconds",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -93,12 +103,19 @@ class Speed(NamedTuple):
     token: float
 
 
-def planned(
-    config: LtdConfig, data: Data, found: Region, learner: Learner, speed: Speed
+def laid_out(config: LtdConfig, data: Data, found: Region, learner: Learner) -> Grid:
+    """Return the grid of all rows. Raises UsageError for what cannot be chosen by; nothing is trained."""
+    return _grid(config, data, found, np.ones(len(data.pool), bool), learner)
+
+
+def thinned(
+    grid: Grid, config: LtdConfig, data: Data, found: Region, learner: Learner, speed: Speed
 ) -> tuple[Array, Grid]:
-    """Return (the rows that take part (bool), the grid): fewer rows, by chance, where time is limited."""
+    """Return (the rows that take part (bool), the grid): fewer rows, by chance, where time is limited.
+
+    `grid` is that of all rows.
+    """
     alive = np.ones(len(data.pool), bool)
-    grid = _grid(config, data, found, alive, learner)
     limit = seconds_of(config.budget)
     if seconds(grid, speed, data) <= limit:
         return alive, grid
@@ -182,8 +199,6 @@ def _of_templates(data: Data, inside: Array, templates: str, seed: int) -> Array
     """Return the rows (bool) of the templates drawn for each task: one for every seed anew."""
     if templates == "all":
         return np.ones(len(data.pool), bool)
-    if not any(data.templates):
-        raise UsageError("the pool has no column of templates; name it with --template-column")
     there = {(data.tasks[row], data.templates[row]) for row in np.flatnonzero(inside).tolist()}
     drawn: dict[str, list[str]] = {}
     for task, name in sorted(there, key=lambda pair: (draw(seed, "\x1f".join(pair), "ltd template"), pair)):

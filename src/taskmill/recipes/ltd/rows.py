@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taskmill.durable import cache_folder
-from taskmill.errors import InputError
+from taskmill.errors import InputError, UsageError
 from taskmill.ids import content_id, draw
 from taskmill.recipes.layouts import as_examples, without_end_tokens
 from taskmill.recipes.ltd.config import LtdConfig
@@ -21,7 +21,7 @@ from taskmill.recipes.select import predict
 from taskmill.recipes.tables import column
 from taskmill.record import Example, Reason
 from taskmill.render import answer, prompt
-from taskmill.select import Budget, Pool, make
+from taskmill.select import SELECTORS, Budget, Pool, make
 from taskmill.train.student import Item
 
 __all__ = ["Data", "Region", "beginning", "order", "read", "region"]
@@ -80,6 +80,7 @@ def read(config: LtdConfig, lengths: Lengths) -> Data:
     """
     own = _load(config.source, config, "")
     aims = _joined([_load(s, config, f"{i}:") for i, s in enumerate(config.target)])
+    _check(own, config)
     probes, tests, unread = _divide(aims, config, lengths)
     tokens = lengths(own.examples)
     dropped = _dropped(own, aims, tests, tokens)
@@ -95,7 +96,7 @@ def read(config: LtdConfig, lengths: Lengths) -> Data:
         pa.array([own.ids[i] for i in kept]),
         lengths_kept,
         vectors,
-        pa.array([_text(e) for e in examples], pa.large_string()),
+        pa.array([_text(e) for e in examples], pa.large_string()) if _use("texts", config) else None,
         pa.array(names),
         own.table.take(kept),
         target=target,
@@ -120,6 +121,15 @@ def read(config: LtdConfig, lengths: Lengths) -> Data:
             "target_rows_unread": unread,
         },
     )
+
+
+def _check(own: _Rows, config: LtdConfig) -> None:
+    """Refuse columns that are not there before rows are tokenised and embedded."""
+    if set(config.templates) != {"all"} and not any(own.templates):
+        raise UsageError("the pool has no column of templates; name it with --template-column")
+    name, labelled, _ = config.region.partition("=")
+    if labelled:
+        column(own.table, name, config.source)
 
 
 def _load(source: str, config: LtdConfig, numbered: str) -> _Rows:
@@ -258,6 +268,11 @@ def _vectors(
     return found.vectors, embedding(near, config.embedder, cache_folder(), texts).vectors, found.name
 
 
+def _use(what: str, config: LtdConfig) -> bool:
+    """Say whether a selector takes this from the pool: what none needs is not held."""
+    return any(what in SELECTORS.get(name).uses for name in config.selectors)
+
+
 def _key(rows: _Rows, i: int) -> tuple[str, str]:
     return rows.tasks[i], rows.templates[i]
 
@@ -353,13 +368,14 @@ def order(
     `rows` are int64 indices into the pool, as is the order. Without tasks and templates to draw from
     alike, a stratified order takes the clusters for groups. Raises UsageError if memory does not suffice.
     """
-    pool = data.pool.take(rows)
+    made = make(selector)
+    whole = data.pool if "table" in made.uses else replace(data.pool, table=None)
+    pool = whole.take(rows)
     if pool.groups is not None and len(pool.groups.unique()) == 1:
         pool = replace(pool, groups=pa.array([str(c) for c in clusters[rows].tolist()]))
     # No choice of that many tokens has more rows than the shortest rows make.
     most = int(np.searchsorted(np.cumsum(np.sort(pool.tokens)), limit, side="right")) + 1
     budget = Budget(rows=min(most, len(rows)))
-    made = make(selector)
     predict(made, pool, budget, selector)
     chosen = made.pick(pool, budget, seed)
     return rows[chosen.rows], chosen.scores

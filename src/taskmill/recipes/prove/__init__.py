@@ -1,0 +1,149 @@
+"""Proof: does the data help? Students on different data, the same test, equal tokens, and what differs.
+
+The arms of an experiment (nothing, next-word training on the passages, the rows that are made of them, the
+same without filters, …) are students of one base model. Each answers the same questions in the same wordings.
+
+    DIR/  plan.json        what is trained, and the time it takes as measured here
+          TARGET/          pool.parquet, and synth/, the run that made the rows
+          ledger/          every call to the generator
+          dropped.parquet  passages and rows that no arm may learn, with the reason
+          units/KEY/       one student: unit.json has its answers and is written last
+          record.json      everything; result.json: what it comes to; report.html
+
+A unit's key is a hash of what is learned, how, and what is asked. So a killed run goes on with the student it
+was at, and other arms or seeds use the students they share with the last ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from taskmill.durable import atomic_write
+from taskmill.recipes.ltd.grid import Speed
+from taskmill.recipes.prove.arms import Lost, Stock, make, stocks
+from taskmill.recipes.prove.config import ProveConfig, Target, of_mapping, targets_of
+from taskmill.recipes.prove.items import asked
+from taskmill.recipes.prove.judge import Judged, judge, together
+from taskmill.recipes.prove.overlap import RULE
+from taskmill.recipes.prove.plan import Learner, Sizes
+from taskmill.recipes.prove.prepare import Side, as_json, planned, side_of
+from taskmill.recipes.prove.retention import Probes, probes
+from taskmill.recipes.prove.students import grid_of, trained
+from taskmill.recipes.session import OnProgress, Progress, ignore
+from taskmill.recipes.tables import check_out
+from taskmill.report.prove import write_prove_report
+from taskmill.store import Run, write_parquet
+
+__all__ = ["ProveConfig", "Target", "of_mapping", "prove"]
+
+
+def prove(
+    config: ProveConfig,
+    out: str | Path,
+    on_progress: OnProgress | None = None,
+    *,
+    targets: Sequence[Target] = (),
+    student: Learner | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Run the experiment in folder `out`, or go on with it, and return what record.json holds.
+
+    `record["exit"]` holds the exit code and the reason: 3 where an arm has forgotten more than allowed. With
+    `dry_run` return the plan and its time; a small training and a few calls to the generator measure it.
+
+    Raises UsageError, InputError, MissingExtra or BackendError before anything is trained, RunFolderError if
+    the folder is in use or holds something else.
+    """
+    report, began = on_progress or ignore, time.monotonic()
+    targets = list(targets) or targets_of(config)
+    with Run(check_out(out, [*(t.test for t in targets), *config.tables], "prove")) as run:
+        learner = student or _student(config)
+        report(Progress("read"))
+        general = probes(config.general, config.train.seed)
+        sides = [side_of(config, target) for target in targets]
+        plan = planned(run.path, config, sides, learner, general, began, report)
+        if dry_run:
+            return plan
+        for name in ("result.json", "record.json", "report.html"):
+            (run.path / name).unlink(missing_ok=True)  # an older result must not stand beside new units
+        record = plan | _proved(run.path, config, sides, plan["targets"], learner, general, report)
+        record["seconds"] = round(time.monotonic() - began, 1)
+        atomic_write(run.path / "record.json", as_json(record))
+        atomic_write(run.path / "result.json", as_json(record["result"]))
+        write_prove_report(run.path / "report.html", record)
+        return record
+
+
+def _student(config: ProveConfig) -> Learner:
+    from taskmill.train.student import Student
+
+    return Student(config.recipe, config.layout, config.norm, config.answer_tokens)
+
+
+def _proved(
+    folder: Path,
+    config: ProveConfig,
+    sides: Sequence[Side],
+    plans: Mapping[str, Mapping[str, Any]],
+    learner: Learner,
+    general: Probes,
+    report: OnProgress,
+) -> dict[str, Any]:
+    """Make all rows, train and ask all students, and return what they show."""
+    sizes = [Sizes(**plans[side.target.name]["sizes"]) for side in sides]
+    pairs = list(zip(sides, sizes, strict=True))
+    found = [_rows(folder, config, side, own, learner, report) for side, own in pairs]
+    lost = [(side.target.name, one) for side, (_, lost, _) in zip(sides, found, strict=True) for one in lost]
+    _write_dropped(folder / "dropped.parquet", lost)
+    results: dict[str, Judged] = {}
+    units = made = 0
+    for (side, own), (stock, _, looked) in zip(pairs, found, strict=True):
+        name, test = side.target.name, side.test.first(own.questions)
+        items = asked(test)
+        grid = grid_of(_limited(config, own), stock, learner, items, general)
+        place = f"{name}: " if len(sides) > 1 else ""
+        speed = Speed(**plans[name]["speed"])
+        done, count = trained(
+            folder / "units", grid, items, learner, general, config.keep, speed, report, place
+        )
+        units, made = units + len(grid.units), made + count
+        overlap = {
+            "passages": side.pool.read,
+            "removed": dict(side.pool.overlap),
+            "left": len(side.pool.kept),
+            "rows": looked,
+            "rule": RULE,
+        }
+        results[name] = judge(config, side.target, test, grid, done, overlap)
+    counts = {"all": units, "made": made, "reused": units - made}
+    return together(config, results) | {"units": counts}
+
+
+def _limited(config: ProveConfig, sizes: Sizes) -> ProveConfig:
+    """Return the configuration with the planned number of rows, where passages do not limit them."""
+    return config if config.uses_pool else replace(config, rows=sizes.passages)
+
+
+def _rows(
+    folder: Path, config: ProveConfig, side: Side, sizes: Sizes, learner: Learner, report: OnProgress
+) -> tuple[dict[str, Stock], list[Lost], dict[str, dict[str, int]]]:
+    """Return what each arm may learn, what is left out, and what was looked at (`stocks`)."""
+    pool = side.pool.kept[: sizes.passages] if config.uses_pool else []
+    made = None
+    if config.makes:
+        made = make(pool, config, side.target, side.test, folder / side.target.name, report)
+    found, lost, looked = stocks(pool, made, config, side.guard, learner.lengths)
+    return found, [*side.pool.lost, *lost], looked
+
+
+def _write_dropped(path: Path, lost: Sequence[tuple[str, Lost]]) -> None:
+    rows = [(target, *one) for target, one in sorted(lost)]
+    names = ("target", "arm", "id", "reason", "detail")
+    columns = {name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(names)}
+    write_parquet(path, pa.table(columns))

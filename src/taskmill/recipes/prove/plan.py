@@ -1,0 +1,177 @@
+"""How long it takes, measured before, and the sizes that fit into a budget of time."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from taskmill.errors import UsageError
+from taskmill.recipes.ltd.grid import Speed
+from taskmill.recipes.prove.arms import Row
+from taskmill.recipes.prove.config import ProveConfig
+from taskmill.recipes.session import OnProgress, Progress
+from taskmill.train.loop import OnStep
+from taskmill.train.student import Item, Outcome
+
+__all__ = ["Learner", "Making", "Sizes", "Watch", "chosen", "measured", "seconds"]
+
+TRIED_PASSAGES = 16
+"""Passages that the generator is tried on (chosen: half a minute; what it writes is kept in the ledger)."""
+
+TRIED_TOKENS = 2048
+"""Tokens the measurement of speed trains on (chosen: some steps, under half a minute on two cores)."""
+
+TRIED_ITEMS = 10
+"""Prompts it answers: two questions in five wordings."""
+
+ROOM = 0.9
+"""Share of a time budget that is planned for (chosen: the measured speed is some percent off)."""
+
+ANSWERING = 0.45
+"""Largest share of a budget for answering (chosen: more questions narrow the interval, more rows move it)."""
+
+FEWEST_ITEMS, FEWEST_PASSAGES = 30, 20
+"""Below these a budget is refused (chosen: an interval would be half of the scale, or nothing is learned)."""
+
+
+class Learner(Protocol):
+    """What is trained and asked: `taskmill.train.student.Student`, or a test's stand-in.
+
+    `name` says everything that decides the outcome besides rows, times and seed.
+    """
+
+    name: str
+
+    def lengths(self, rows: Iterable[Row]) -> list[int | str]:
+        """Return the tokens of each row, or why it cannot be trained on."""
+        ...
+
+    def learn(
+        self,
+        rows: Sequence[Row],
+        items: Sequence[Item],
+        seed: int,
+        times: float,
+        folder: Path,
+        on_step: OnStep | None = None,
+        *,
+        texts: Sequence[str] = (),
+    ) -> Outcome:
+        """Train on the rows in `folder`, going on where it was stopped; answer items, take texts' losses."""
+        ...
+
+
+class Making(NamedTuple):
+    """What the generator needs and gives: seconds and accepted rows per passage, tokens per row."""
+
+    seconds: float = 0.0
+    rows: float = 1.0
+    tokens: float = 0.0
+
+
+class Sizes(NamedTuple):
+    """How much is used: passages of the pool and questions of the test."""
+
+    passages: int
+    questions: int
+
+
+class Watch:
+    """Takes the time between the first answer of the generator and the last, without its loading."""
+
+    def __init__(self, report: OnProgress) -> None:
+        self.report, self.first, self.last = report, (0, 0.0), (0, 0.0)
+
+    def __call__(self, progress: Progress) -> None:
+        """Take note, and pass it on."""
+        if progress.stage == "synthesize" and progress.done:
+            self.last = progress.done, time.monotonic()
+            self.first = self.first if self.first[0] else self.last
+        self.report(progress)
+
+    def seconds(self, passages: int, whole: float) -> float:
+        """Return the seconds per passage; of `whole` seconds where too little was seen."""
+        asked = self.last[0] - self.first[0]
+        if asked < 2:
+            return whole / passages
+        return (self.last[1] - self.first[1]) / asked * max(1.0, self.last[0] / passages)
+
+
+def measured(learner: Learner, rows: Sequence[Row], items: Sequence[Item], seed: int, folder: Path) -> Speed:
+    """Return the student's speed by a small training on some rows and some answers."""
+    lengths = learner.lengths(rows)
+    taken: list[Row] = []
+    total = 0
+    for row, tokens in zip(rows, lengths, strict=True):
+        if isinstance(tokens, int) and (not taken or total + tokens <= TRIED_TOKENS):
+            taken.append(row)
+            total += tokens
+    shutil.rmtree(folder, ignore_errors=True)
+    outcome = learner.learn(taken, items[:TRIED_ITEMS], seed, 1.0, folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return Speed(
+        round(max(0.0, outcome.all_s - outcome.train_s - outcome.answer_s), 3),
+        round(outcome.answer_s / min(TRIED_ITEMS, len(items)), 5),
+        round(outcome.train_s / max(1, total), 7),
+    )
+
+
+def seconds(
+    config: ProveConfig, speed: Speed, making: Making, sizes: Sizes, wordings: int, probes: int
+) -> float:
+    """Return about how long one target takes: making rows, training, answering."""
+    fixed, per_passage, per_question = _costs(config, speed, making, wordings, probes)
+    return fixed + per_passage * sizes.passages + per_question * sizes.questions
+
+
+def _costs(
+    config: ProveConfig, speed: Speed, making: Making, wordings: int, probes: int
+) -> tuple[float, float, float]:
+    """Return seconds (whatever the sizes, per passage, per question)."""
+    trained = sum(arm != "none" for arm in config.names) * config.seeds
+    curve = config.seeds * len(config.sizes)
+    students = trained + curve + 1
+    of_curve = config.seeds * sum(int(size) for size in config.sizes) * making.tokens
+    fixed = students * (speed.unit + speed.item * probes) + of_curve * speed.token
+    epochs = config.recipe.resolved().epochs
+    read = making.rows * making.tokens * trained * speed.token * epochs
+    return fixed, making.seconds + read, students * speed.item * wordings
+
+
+def chosen(
+    config: ProveConfig,
+    speed: Speed,
+    making: Making,
+    most: Sizes,
+    limit: float,
+    wordings: int,
+    probes: int,
+) -> Sizes:
+    """Return the sizes that fit into `limit` seconds: `most` if they do, else fewer of both.
+
+    Raises UsageError for a limit in which nothing could be shown.
+    """
+    if seconds(config, speed, making, most, wordings, probes) <= ROOM * limit:
+        return most
+    fixed, per_passage, per_question = _costs(config, speed, making, wordings, probes)
+    room = ROOM * limit - fixed
+    questions = min(most.questions, int(ANSWERING * room / per_question)) if room > 0 else 0
+    # What the questions leave goes to the passages, and what these cannot use back to the questions.
+    passages = min(most.passages, int((room - questions * per_question) / per_passage)) if room > 0 else 0
+    questions = min(most.questions, int((room - passages * per_passage) / per_question)) if room > 0 else 0
+    least = Sizes(min(FEWEST_PASSAGES, most.passages), min(FEWEST_ITEMS, most.questions))
+    if passages < least.passages or questions < least.questions:
+        need = seconds(config, speed, making, least, wordings, probes) / ROOM
+        raise UsageError(
+            f"{limit / 60:.0f} min are too few: {least.passages} passages and {least.questions} questions "
+            f"take {need / 60:.0f} min here; give a larger --budget, or fewer --seeds, --arms or targets"
+        )
+    return Sizes(passages, questions)
+
+
+def as_record(speed: Speed, making: Making, sizes: Sizes) -> dict[str, Any]:
+    """Return what plan.json keeps of a target, so that a continued run has the same sizes."""
+    return {"speed": speed._asdict(), "making": making._asdict(), "sizes": sizes._asdict()}

@@ -1,0 +1,162 @@
+"""The students of an experiment, each a folder that is written last or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from taskmill.durable import atomic_write
+from taskmill.ids import content_id
+from taskmill.recipes.ltd.grid import Speed
+from taskmill.recipes.prove.arms import Portion, Stock, portions, sized
+from taskmill.recipes.prove.config import ProveConfig
+from taskmill.recipes.prove.plan import Learner
+from taskmill.recipes.prove.prepare import as_json
+from taskmill.recipes.prove.retention import Probes
+from taskmill.recipes.session import OnProgress, Progress
+from taskmill.store import read_json
+from taskmill.train.student import Item
+
+__all__ = ["Grid", "Unit", "grid_of", "trained", "unit_seconds"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One student: what it learns, and with which seed."""
+
+    key: str
+    portion: Portion
+    seed: int
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All students of a target: by key; the keys of each arm's and of each size's, one for each seed.
+
+    `skipped`: sizes of which there are not as many rows.
+    """
+
+    units: Mapping[str, Unit]
+    arms: Mapping[str, list[str]]
+    sizes: Mapping[int, list[str]]
+    skipped: list[int]
+
+
+def grid_of(
+    config: ProveConfig, found: Mapping[str, Stock], learner: Learner, items: Sequence[Item], general: Probes
+) -> Grid:
+    """Lay out all students of a target. What is not trained is one student for all seeds."""
+    questions = content_id(
+        *(
+            content_id(e.instruction, e.context, e.response, *choices)
+            for e, choices in [*items, *general.items]
+        ),
+        *general.texts,
+    )
+    units: dict[str, Unit] = {}
+
+    def add(portion: Portion, seed: int) -> str:
+        key = content_id(learner.name, questions, *portion.keys, str(seed), f"{portion.times!r}")
+        units[key] = Unit(key, portion, seed)
+        return key
+
+    first = config.train.seed
+    arms: dict[str, list[str]] = {arm: [] for arm in config.names}
+    sizes: dict[int, list[str]] = {}
+    base = add(Portion(), first)  # what an arm has forgotten is held against it, whether it is an arm or not
+    for seed in range(first, first + config.seeds):
+        for arm, portion in portions(config, found, seed).items():
+            arms[arm].append(add(portion, seed) if portion.rows else base)
+    wanted = sorted({int(size) for size in config.sizes})
+    there = [size for size in wanted if size <= len(found["ours"].rows)] if wanted else []
+    for size in there:
+        own = [sized(config, found, seed, size) for seed in range(first, first + config.seeds)]
+        sizes[size] = [add(portion, seed) for seed, portion in enumerate(own, first)]
+    arms = {arm: keys[:1] if arm == "none" else keys for arm, keys in arms.items()}
+    return Grid(units, {"": [base], **arms}, sizes, [size for size in wanted if size not in there])
+
+
+def unit_seconds(unit: Unit, speed: Speed, prompts: int) -> float:
+    """Return about how long a student takes."""
+    return speed.unit + speed.item * prompts + speed.token * unit.portion.tokens * unit.portion.times
+
+
+def trained(
+    folder: Path,
+    grid: Grid,
+    items: Sequence[Item],
+    learner: Learner,
+    general: Probes,
+    keep: bool,
+    speed: Speed,
+    report: OnProgress,
+    place: str = "",
+) -> tuple[dict[str, dict[str, Any]], int]:
+    """Return (what each student's unit.json holds, how many were made now), seed after seed."""
+    named = {key: arm or "none" for arm, keys in grid.arms.items() for key in keys}
+    named |= {key: f"{size} rows" for size, keys in grid.sizes.items() for key in keys if key not in named}
+    done: dict[str, dict[str, Any]] = {}
+    waiting = []
+    for unit in sorted(grid.units.values(), key=lambda u: (u.seed, u.portion.tokens, u.key)):
+        known = read_json(folder / unit.key[:16] / "unit.json")
+        if known.get("key") == unit.key:
+            done[unit.key] = known
+        else:
+            waiting.append(unit)
+    prompts = len(items) + len(general.items)
+    left = sum(unit_seconds(unit, speed, prompts) for unit in waiting)
+    for unit in waiting:
+        note = f"{place}{named[unit.key]}, seed {unit.seed}, {left / 60:.0f} min left"
+        at = Progress("students", len(done), len(grid.units), note=note)
+        report(at)
+        done[unit.key] = _one(folder / unit.key[:16], unit, items, learner, general, keep, at, report)
+        left -= unit_seconds(unit, speed, prompts)
+    report(Progress("students", len(done), len(grid.units), note=place))
+    return done, len(waiting)
+
+
+def _one(
+    folder: Path,
+    unit: Unit,
+    items: Sequence[Item],
+    learner: Learner,
+    general: Probes,
+    keep: bool,
+    at: Progress,
+    report: OnProgress,
+) -> dict[str, Any]:
+    """Train and ask one student; its marker is written when all of it is there."""
+
+    def on_step(step: int, total: int, loss: float, tokens_per_s: float, eta_s: float) -> None:
+        note = f"{at.note}; step {step} of {total}, loss {loss:.3f}"
+        report(Progress(at.stage, at.done, at.total, note=note))
+
+    portion, work = unit.portion, folder / "training"
+    outcome = learner.learn(
+        portion.rows,
+        [*items, *general.items],
+        unit.seed,
+        portion.times,
+        work,
+        on_step,
+        texts=general.texts,
+    )
+    made = asdict(outcome)
+    del made["marks"]  # by one gold answer; the test has all of them
+    known = {
+        "key": unit.key,
+        "rows": len(portion.rows),
+        "tokens": portion.tokens,
+        "times": portion.times,
+        "seed": unit.seed,
+        **made,
+        "answers": outcome.answers[: len(items)],
+        "probe": general.right(outcome.answers[len(items) :]),
+    }
+    atomic_write(folder / "unit.json", as_json(known))
+    if not keep:
+        shutil.rmtree(work, ignore_errors=True)
+    return known

@@ -1,0 +1,354 @@
+"""Proof: equal tokens, nothing of the test learned, nothing trained twice, no verdict that is not shown."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from prove_student import Pupil, passage, questions, write
+
+from taskmill import cli
+from taskmill.errors import InputError, UsageError
+from taskmill.recipes.prove import of_mapping, prove
+from taskmill.recipes.prove.overlap import RUN
+from taskmill.recipes.prove.plan import TRIED_PASSAGES
+from taskmill.record import Document, Example
+
+
+@pytest.fixture
+def tables(tmp_path):
+    return {
+        "text": write(tmp_path / "pool.parquet", [{"text": passage(i)} for i in range(50)]),
+        "test": write(tmp_path / "test.parquet", questions(30)),
+    }
+
+
+def run(tables, out, student=None, **changed):
+    given = {"seeds": 2, "model": {"ref": "echo:"}, **tables, **changed}
+    config, targets = of_mapping(given)
+    return prove(config, out, targets=targets, student=student or Pupil())
+
+
+def rows_of(count, first=0, answer="the stone"):
+    return [
+        {"instruction": f"Say what is near number {i}, in two words.", "input": passage(i), "output": answer}
+        for i in range(first, first + count)
+    ]
+
+
+# what comes out
+
+
+def test_the_result_has_the_promised_shape(tables, tmp_path):
+    record = run(tables, tmp_path / "out", arms=["none", "tapt", "ours"])
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert list(result) == ["arms", "effects", "retention", "overlap", "verdict"]
+    assert list(result["arms"]) == ["none", "tapt", "ours"]
+    assert list(result["effects"]) == ["ours-tapt", "ours-none", "tapt-none"]
+    for line in result["arms"].values():
+        assert set(line) == {"score", "interval", "seeds"}
+        assert line["interval"][0] <= line["score"] <= line["interval"][1]
+        assert len(line["seeds"]) == 2
+        assert np.mean(line["seeds"]) == pytest.approx(line["score"])
+    for name, line in result["effects"].items():
+        one, two = name.split("-")
+        assert line["delta"] == pytest.approx(result["arms"][one]["score"] - result["arms"][two]["score"])
+    assert result["verdict"].startswith("ours helps on test: token F1")
+    assert record["exit"] == {"code": 0, "reason": "done"}
+    assert record["student"] == "pupil"
+
+
+class Balanced(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.text = [], ""
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "line", "polyline", "polygon", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in ("line", "polyline", "polygon"):
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_shows_verdict_effects_curve_overlap_and_what_was_kept(tables, tmp_path):
+    record = run(tables, tmp_path / "out", arms=["none", "ours"], sizes=["5", "10", "20", "900"])
+    page = Balanced()
+    page.feed((tmp_path / "out" / "report.html").read_text())
+    assert page.open == []
+    for said in (record["result"]["verdict"], "ours-none", "Score by rows", "What no arm", "What was kept"):
+        assert said in page.text
+    (details,) = record["details"].values()
+    assert [point["rows"] for point in details["curve"]] == [
+        5,
+        10,
+        20,
+        round(details["learned"]["ours"]["rows"]),
+    ]
+    assert details["skipped_sizes"] == [900]
+    assert details["curve"][0]["score"] < details["curve"][-1]["score"]
+    assert details["fit"]["enough"]["low"] <= 50
+    assert "rows come within 0.02 of all of them" in page.text
+
+
+def test_several_targets_have_their_own_results_and_a_mean(tables, tmp_path):
+    labelled = [{**q, "label": ("Yes", "No")[i % 2]} for i, q in enumerate(questions(24, 3000))]
+    other = {"name": "labels", "task": "ynqa", "test": write(tmp_path / "l.parquet", labelled)}
+    record = run(tables, tmp_path / "out", arms=["none", "ours"], targets=[{"name": "spans"}, other])
+    result = record["result"]
+    assert list(result) == ["arms", "effects", "retention", "overlap", "verdict", "targets"]
+    for arm, line in result["arms"].items():
+        own = [one["arms"][arm]["score"] for one in result["targets"].values()]
+        assert line["score"] == pytest.approx(np.mean(own), abs=2e-6)
+    assert record["targets"]["labels"]["metric"] == "macro-F1"
+    assert "on the mean of 2 targets" in result["verdict"]
+    assert "By target: spans: helps" in result["verdict"]
+
+
+def test_a_table_against_itself_makes_no_difference(tables, tmp_path):
+    given = write(tmp_path / "a.parquet", rows_of(40))
+    pupil = Pupil()
+    record = run({"test": tables["test"]}, tmp_path / "out", pupil, arms=[f"A={given}", f"B={given}"])
+    assert record["result"]["effects"]["A-B"] == {"delta": 0.0, "interval": [0.0, 0.0]}
+    assert record["result"]["verdict"].startswith("A does not help on test")
+    assert len({call[3] for call in pupil.calls}) == 2 + 1 + 1  # a student for each seed, the base, the speed
+
+
+def test_an_arm_that_forgets_closes_the_gate(tables, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("taskmill.recipes.prove._student", lambda config: Pupil(forgets=1.0))
+    words = ["prove", "--text", tables["text"], "--test", tables["test"], "--model", "echo:", "--seeds", "1"]
+    with pytest.raises(SystemExit) as end:
+        cli.main([*words, "--arms", "none,ours", "--out", str(tmp_path / "out")])
+    assert end.value.code == 3
+    printed = capsys.readouterr().out.strip().splitlines()[-1]
+    assert printed.startswith("Too much was forgotten: ours lost 100 of 100 general questions")
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["retention"]["failed"] == ["ours"]
+    assert result["retention"]["arms"]["ours"]["perplexity_factor"] > 1.5
+
+
+def test_a_recipe_file_and_flags_say_the_same(tables, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("taskmill.recipes.prove._student", lambda config: Pupil())
+    recipe = tmp_path / "proof.yaml"
+    recipe.write_text(json.dumps({**tables, "arms": ["none", "ours"], "seeds": 2, "model": {"ref": "echo:"}}))
+    for out, words in (
+        ("one", [str(recipe)]),
+        ("two", [*itertools.chain(*((f"--{k}", v) for k, v in tables.items())),
+                 "--arms", "none,ours", "--seeds", "2", "--model", "echo:"]),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as end:
+            cli.main(["prove", *words, "--out", str(tmp_path / out), "--json"])
+        assert end.value.code == 0
+    one, two = capsys.readouterr().out.strip().splitlines()
+    assert json.loads(one) == json.loads(two)
+
+
+def test_a_dry_run_trains_no_student(tables, tmp_path):
+    config, targets = of_mapping({**tables, "model": {"ref": "echo:"}})
+    pupil = Pupil()
+    plan = prove(config, tmp_path / "out", targets=targets, student=pupil, dry_run=True)
+    assert len(pupil.calls) == 1  # the speed
+    assert plan["estimate_s"] > 0
+    assert not (tmp_path / "out" / "units").exists()
+
+
+# what is learned
+
+
+def test_every_student_reads_as_many_tokens(tables, tmp_path):
+    replay = write(tmp_path / "general.parquet", rows_of(80, 5000))
+    table = write(tmp_path / "a.parquet", rows_of(90, 6000))
+    arms = ["none", "tapt", "ours", "ours-unfiltered", "ours+replay", "random", f"A={table}"]
+    record = run(tables, tmp_path / "out", arms=arms, replay=replay, rows=25)
+    units = [json.loads(p.read_text()) for p in (tmp_path / "out" / "units").glob("*/unit.json")]
+    for seed in (0, 1):
+        read = [u["tokens"] * u["times"] for u in units if u["seed"] == seed and u["rows"]]
+        assert len(read) in (5, 6)  # of one content: one student
+        assert max(read) == pytest.approx(min(read), rel=1e-5)
+    learned = record["details"]["test"]["learned"]
+    assert learned["ours"]["rows"] == learned["ours-unfiltered"]["rows"] == 25
+    assert learned["ours"]["times"] == 1.0
+    assert learned["ours+replay"]["rows"] > 1
+
+
+def test_replay_has_its_share_of_the_tokens(tables, tmp_path):
+    replay = write(tmp_path / "general.parquet", rows_of(80, 5000))
+    pupil = Pupil()
+    run(tables, tmp_path / "out", pupil, arms=["none", "ours+replay"], replay=replay, replay_share=0.4)
+    mixed = [
+        rows for rows in pupil.learned if {r.task for r in rows if isinstance(r, Example)} == {"", "exqa"}
+    ]
+    assert len(mixed) == 2
+    for rows in mixed:
+        own = sum(pupil.lengths([r for r in rows if not r.task]))
+        assert own / sum(pupil.lengths(rows)) == pytest.approx(0.4, abs=0.05)
+
+
+def test_the_order_of_the_input_changes_nothing(tables, tmp_path):
+    pool, test = pq.read_table(tables["text"]).to_pylist(), pq.read_table(tables["test"]).to_pylist()
+    mixed = {
+        "text": write(tmp_path / "p2.parquet", pool, np.random.default_rng(1).permutation(len(pool))),
+        "test": write(tmp_path / "t2.parquet", test, np.random.default_rng(2).permutation(len(test))),
+    }
+    limits = {"arms": ["none", "tapt", "ours"], "passages": 30, "test_items": 20, "rows": 20}
+    one = run(tables, tmp_path / "one", **limits)
+    two = run({**mixed, "targets": [{"name": "test"}]}, tmp_path / "two", **limits)
+    assert one["result"] == two["result"]
+    names = [sorted(p.name for p in (tmp_path / out / "units").iterdir()) for out in ("one", "two")]
+    assert names[0] == names[1]
+
+
+# nothing of the test is learned
+
+
+def runs_of(text):
+    words = "".join(c.lower() if c.isalnum() else " " for c in text).split()
+    return {tuple(words[i : i + RUN]) for i in range(len(words) - RUN + 1)} | {tuple(words)}
+
+
+def test_no_student_sees_a_passage_or_a_question_of_the_test(tables, tmp_path):
+    test = questions(30)
+    pool = [{"text": passage(i)} for i in range(50)]
+    pool += [{"text": test[0]["context"].upper()}]
+    pool += [{"text": f"{passage(77)} {' '.join(test[1]['context'].split()[3:20])} {passage(78)}"}]
+    long = {
+        **test[2],
+        "question": "Which of all the things in the harbour is the one that is nearest to two?",
+    }
+    test[2] = long
+    given = rows_of(40)
+    given[0]["input"] = test[3]["context"]
+    given[1]["instruction"] = long["question"]
+    pupil = Pupil()
+    record = run(
+        {"text": write(tmp_path / "p.parquet", pool), "test": write(tmp_path / "t.parquet", test)},
+        tmp_path / "out",
+        pupil,
+        arms=["none", "tapt", "ours", f"A={write(tmp_path / 'a.parquet', given)}"],
+    )
+    overlap = record["result"]["overlap"]
+    assert overlap["removed"] == {"exact": 1, "n-gram": 1}
+    assert overlap["rows"]["A"] == {"rows": 40, "of_the_test": 2}
+    held = set().union(*(runs_of(q["context"]) for q in test)) | runs_of(long["question"])
+    seen = 0
+    for row in itertools.chain(*pupil.learned):
+        texts = [row.text] if isinstance(row, Document) else [row.context, row.instruction, row.response]
+        for text in texts:
+            assert not held & runs_of(text)
+            seen += 1
+    assert seen > 200
+    dropped = pq.read_table(tmp_path / "out" / "dropped.parquet").to_pylist()
+    assert sorted((r["arm"], r["reason"]) for r in dropped) == [
+        ("A", "contaminated"), ("A", "contaminated"), ("pool", "contaminated"), ("pool", "contaminated"),
+    ]  # fmt: skip
+    assert all(r["detail"] for r in dropped)
+
+
+# time
+
+
+def test_a_budget_makes_fewer_passages_and_a_continued_run_keeps_them(tables, tmp_path):
+    slow = {"seconds": 2e-2}
+    with pytest.raises(UsageError, match="passages and 30 questions take"):
+        run(tables, tmp_path / "few", Pupil(**slow), budget="30s", arms=["none", "ours"])
+    one = run(tables, tmp_path / "out", Pupil(**slow), budget="150s", arms=["none", "ours"])
+    sizes = one["targets"]["test"]["sizes"]
+    assert 20 <= sizes["passages"] < 50
+    again = Pupil(seconds=1.0)
+    two = run(tables, tmp_path / "out", again, budget="150s", arms=["none", "ours"])
+    assert again.calls == []
+    assert two["result"] == one["result"]
+
+
+# nothing is trained twice
+
+
+def test_a_finished_experiment_is_not_trained_again_and_a_larger_one_uses_it(tables, tmp_path):
+    pupil, again = Pupil(), Pupil()
+    first = run(tables, tmp_path / "out", pupil, arms=["none", "ours"])
+    assert len(pupil.calls) == first["units"]["made"] + 1
+    second = run(tables, tmp_path / "out", again, arms=["none", "ours"])
+    assert again.calls == []
+    assert second["result"] == first["result"]
+    third = run(tables, tmp_path / "out", again, arms=["none", "tapt", "ours"], seeds=3)
+    assert third["units"] == {"all": 7, "made": 4, "reused": 3}
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 4])
+def test_a_run_that_was_stopped_goes_on_with_the_student_it_was_at(tables, tmp_path, stop_at):
+    whole = run(tables, tmp_path / "whole")
+    stopped = Pupil(stop_at=stop_at)
+    with pytest.raises(KeyboardInterrupt):
+        run(tables, tmp_path / "out", stopped)
+    assert not (tmp_path / "out" / "result.json").exists()
+    rest = Pupil()
+    record = run(tables, tmp_path / "out", rest)
+    assert record["result"] == whole["result"]
+    assert len(stopped.calls) + len(rest.calls) == whole["units"]["all"] + 1
+
+
+KILLED = """
+import json, sys
+from prove_student import Pupil, passage, questions, write
+from taskmill.recipes.prove import of_mapping, prove
+config, targets = of_mapping(json.loads(sys.argv[1]))
+prove(config, sys.argv[2], targets=targets, student=Pupil(stop_at=3, kill=True))
+"""
+
+
+def test_a_killed_process_leaves_whole_students_only(tables, tmp_path):
+    given = {"seeds": 2, "model": {"ref": "echo:"}, **tables}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", KILLED, json.dumps(given), str(tmp_path / "out")]
+    assert subprocess.run(command, env=environment, capture_output=True, timeout=120).returncode == 9
+    assert len(list((tmp_path / "out" / "units").glob("*/unit.json"))) == 2
+    rest = Pupil()
+    record = run(tables, tmp_path / "out", rest)
+    assert record["units"] == {"all": 5, "made": 3, "reused": 2}
+    assert record["result"] == run(tables, tmp_path / "whole")["result"]
+
+
+def test_the_generator_is_not_asked_twice(tables, tmp_path):
+    run(tables, tmp_path / "out", arms=["none", "ours"])
+    calls = json.loads((tmp_path / "out" / "test" / "synth" / "manifest.json").read_text())["calls"]
+    assert calls["made"] + calls["reused"] == 50
+    assert calls["reused"] >= TRIED_PASSAGES
+
+
+def test_a_pool_that_is_the_test_is_refused(tables, tmp_path):
+    pool = write(tmp_path / "same.parquet", [{"text": q["context"]} for q in questions(30)])
+    with pytest.raises(InputError, match="30 overlap with the test"):
+        run({**tables, "text": pool}, tmp_path / "out")
+    with pytest.raises(UsageError, match="--text"):
+        run({"test": tables["test"]}, tmp_path / "other")
+
+
+# the demonstration
+
+
+def test_the_demonstration_has_questions_of_its_own_and_passages_without_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("taskmill.recipes.prove._student", lambda config: Pupil())
+    words = ["prove", "--demo", "--out", str(tmp_path / "out"), "--seeds", "1", "--passages", "40"]
+    with pytest.raises(SystemExit) as end:
+        cli.main([*words, "--arms", "none,tapt", "--json"])
+    assert end.value.code == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["overlap"]["left"] > 300
+    assert "questions on Python's language reference, written for this package" in result["verdict"]
+    lines = (tmp_path / "out-input" / "questions.jsonl").read_text().splitlines()
+    asked = [json.loads(line) for line in lines]
+    assert len(asked) >= 40
+    assert all(question["answers"][0] in question["context"] for question in asked)
+    with pytest.raises(SystemExit) as end:
+        cli.main([*words, "--test", "mine.parquet"])
+    assert end.value.code == 2
