@@ -44,11 +44,14 @@ from taskmill.train.tree import Tree, pad
 
 __all__ = ["Item", "Outcome", "Student", "grade", "metric"]
 
-FORMAT = "1"
+FORMAT = "2"
 """Enters a student's name; raised when the way it learns, answers or is graded changes."""
 
-TOGETHER = 8
-"""Answers written side by side (chosen: little padding among rows sorted by length)."""
+TOGETHER = 32
+"""Answers written side by side at most (chosen: a step reads all weights once, for one answer or many)."""
+
+TOGETHER_TOKENS = 8192
+"""Tokens of their prompts at most, padding included (chosen: under 1 GB of keys and values, small models)."""
 
 _ELSEWHERE = ("base", "init_adapter", "seed", "checkpoint_minutes", "evaluations", "valid_share")
 """Settings that do not enter a student's name: held in another form there, without effect, or not used."""
@@ -256,13 +259,18 @@ class Student:
         if folder is None:
             yield base
             return
+        before = [(p, p.detach().clone()) for p in base.parameters()] if self._kept is not None else []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # peft 0.21 calls names that transformers 5 deprecates
             adapted = peft.PeftModel.from_pretrained(base, str(folder / "adapter")).eval()
+        adapted.merge_adapter()  # two small products fewer in each layer
         try:
             yield adapted.get_base_model()
         finally:
             adapted.unload()
+            with torch.no_grad():  # taking the sum apart again would leave other last bits than the base's
+                for parameter, value in before:
+                    parameter.copy_(value)
 
     def _chosen(self, supervised: Supervised, item: Item, device: Any) -> str:
         """Return the likeliest choice, the first of equal ones. One that is too long cannot be chosen."""
@@ -300,9 +308,8 @@ class Student:
         order = sorted(
             (i for i, row in enumerate(rows) if row is not None), key=lambda i: (_start(rows[i]), i)
         )
-        for at in range(0, len(order), TOGETHER):
-            batch = order[at : at + TOGETHER]
-            longest = max(_start(rows[i]) for i in batch)
+        for batch in _batches(order, [_start(row) for row in rows]):
+            longest = _start(rows[batch[-1]])
             ids = torch.zeros((len(batch), longest), dtype=torch.long)
             mask = torch.zeros_like(ids)
             for place, i in enumerate(batch):  # padded on the left: all answers begin in one column
@@ -319,3 +326,15 @@ class Student:
 
 def _start(row: Encoded | None) -> int:
     return row.start if row is not None else 0
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Cut indices, sorted by length, into batches of at most TOGETHER prompts and TOGETHER_TOKENS tokens."""
+    batch: list[int] = []
+    for i in order:
+        if batch and (len(batch) == TOGETHER or (len(batch) + 1) * lengths[i] > TOGETHER_TOKENS):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
