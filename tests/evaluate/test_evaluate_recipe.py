@@ -414,6 +414,8 @@ def test_outputs_that_are_empty_or_no_utf8_are_failures_not_crashes(tmp_path):
         ([{"task": "t", "outputs": "x", "target": "y"}], "no column 'output'"),
         ([{"task": "t", "output": "x", "target": None}], "row 0 .*'target'"),
         ([{"task": "t", "output": "x", "target": " "}], "row 0 .*'target'"),
+        ([{"task": "t", "output": "x", "target": "y"}, {"output": "x", "target": "y"}], "row 1 .*'task'"),
+        ([{"task": " ", "output": "x", "target": "y"}], "row 0 .*'task'"),
     ],
 )
 def test_a_table_that_is_none_of_outputs_is_refused(tmp_path, rows, said, capsys):

@@ -254,6 +254,18 @@ def test_numbers_have_one_form(written, language, value):
     assert canonical(written, language) == value
 
 
+@pytest.mark.parametrize(
+    ("output", "language", "value"),
+    [
+        ("La réponse est 1 234.", "fr", "1234"), ("Ответ — 12 345 678 рублей", "ru", "12345678"),
+        ("Sobran 1 234 euros", "es", "1234"), ("La réponse est 3 42.", "fr", "3"),
+        ("La réponse est 1234 500", "fr", "1234"), ("The answer is 1 234.", "en", "1"),
+    ],
+)  # fmt: skip
+def test_thousands_may_be_grouped_by_spaces_where_the_language_does(output, language, value):
+    assert extract(output, EXTRACTORS.get("number"), Answer("number", language=language)).answer == value
+
+
 @given(st.integers(-(10**12), 10**12))
 def test_a_number_equals_itself_with_thousands_grouped(value):
     assert same(f"{value:,}", str(value))

@@ -227,6 +227,7 @@ def test_a_paired_comparison_knows_direction_wins_and_losses():
     assert found["low"] > 0.3
     assert found["p"] == pytest.approx(2 * 0.5**20)
     same = paired(one, one, {"a": 1.0})
+    assert same["low"] == -same["high"] < 0
     assert (same["difference"], same["p"]) == (0, 1)
     graded = paired({"a": [0.1] * 30}, {"a": [0.6] * 30}, {"a": 1.0})
     assert graded["test"].endswith("sign flips")

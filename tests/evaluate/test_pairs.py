@@ -53,7 +53,11 @@ def test_there_is_always_a_sample_left_and_it_is_the_likeliest_of_those(logprobs
         ("Both are fine, but [[B]]", "second"), ("[[A]] at first sight. No: [[B]]", "second"),
         ("A is short. The better answer is B.", "second"), ("I like A. Verdict [[tie]]", "tie"),
         ("A good answer would say more, and this one says", ""), ("", ""), (None, ""), ("[[D]]", ""),
-        ("3", ""),
+        ("3", ""), ("B is worse than A.", ""), ("B has errors, so A wins", ""), ("A < B", ""),
+        ("I find that (A) is the weaker one", ""),
+        ("B: it is complete", "second"), ("A.\nIt is short", "first"),
+        ("Output b", "second"), ("B\n\nIt says more", "second"),
+        ("**B**, since it is right", "second"),
         (b"A\xff", ""), ("The better answer is A.\n\nTask:\nThe better answer is B", "second"),
     ],
 )  # fmt: skip

@@ -257,6 +257,18 @@ def test_a_later_stage_has_only_what_is_new(config, tmp_path):
     assert data.counts["tasks"] == [3, 3]
 
 
+def test_rows_without_ids_are_other_rows_in_each_table(config):
+    expected = read(config, Stub().lengths)
+    for source in config.stages:
+        pq.write_table(pq.read_table(source).drop_columns("id"), source)
+    data = read(config, Stub().lengths)
+    assert data.counts["repeated"] == 0
+    for name in ("train", "held", "tasks"):
+        assert data.counts[name] == expected.counts[name]
+    contents = {data.digest(i) for part in (*data.train, *data.held) for i in part}
+    assert contents == {expected.digest(i) for part in (*expected.train, *expected.held) for i in part}
+
+
 def test_bad_input_is_refused_with_a_way_out(config, tmp_path):
     with pytest.raises(UsageError, match="two of them"):
         with_(config, stages=config.stages[:1])

@@ -1,6 +1,7 @@
 """Proposals: what a reply holds, what is wrong with a task, what is the same task twice."""
 
 import json
+import random
 import re
 from collections import Counter
 from itertools import combinations
@@ -15,7 +16,7 @@ from taskmill.record import DatasetMeta, Dropped, FieldMeta, Reason
 from taskmill.synthesize.families import allowed, capped, effective, family_of
 from taskmill.synthesize.field_rules import propose_by_rule
 from taskmill.synthesize.proposals import PROPOSAL_SCHEMA, Proposal, from_row, read_proposal, to_row
-from taskmill.synthesize.salvage import salvage
+from taskmill.synthesize.salvage import LONGEST, salvage
 from taskmill.synthesize.task_checks import check, duplicates, triples
 from taskmill.synthesize.task_evidence import judge
 from taskmill.synthesize.task_requests import grammar_of
@@ -73,6 +74,19 @@ def test_replies_in_other_spellings_are_read(reply, wanted):
 def test_any_text_is_salvaged_without_an_error(text):
     assert salvage(text).tasks == [] or "instruction" in text
     salvage('{"task1": {"instruction": "' + text + '", "input_fields": ["a"]}')
+
+
+def test_escaped_emoji_are_whole_and_half_of_one_can_be_written():
+    (task,) = salvage(r"{'instruction': 'Rate it \ud83d\ude00.', 'note': '\ud83d'}").tasks
+    assert task[1]["instruction"] == "Rate it 😀."
+    read = read_proposal({"instruction": "Half \ud83d", "input_fields": ["a\ud800"], "output_field": "b"})
+    assert (read.instruction, read.input_fields) == ("Half ?", ("a?",))
+
+
+def test_of_a_reply_too_long_to_read_the_rest_is_known_to_be_lost():
+    one = '{"instruction": "Do.", "input_fields": ["a"], "output_field": "b"}'
+    assert not salvage(one).torn
+    assert salvage(one + " " * LONGEST + one).torn
 
 
 def test_deep_garbage_ends():
@@ -194,6 +208,7 @@ def jaccard(one, other):
 
 
 WORDS = ["Read", "the", "story", "and", "name", "its", "hero", "in", "one", "short", "word", "please"]
+VOCABULARY = [f"word{i}" for i in range(40)]
 SENTENCES = st.lists(st.sampled_from(WORDS), min_size=4, max_size=12, unique=True).map(" ".join)
 SPELLED = st.tuples(SENTENCES, st.sampled_from(["{}", "{}.", "{}!", " {}", "({})"])).map(
     lambda p: p[1].format(p[0])
@@ -207,13 +222,21 @@ def test_duplicates_are_those_of_a_brute_force_search(listed):
     ]
     wanted = brute_force(tasks)
     found = {i: gone.detail.partition(":")[0] for i, (_, gone) in enumerate(duplicates(tasks)) if gone}
-    # Exact and normalised levels agree task by task; MinHash may miss a pair at the threshold itself.
-    assert {i for i in found if found[i] != "near"} == {i for i in wanted if wanted[i] != "near"}
-    missed = {i for i in wanted if i not in found}
-    for i in missed:
-        scores = [jaccard(tasks[i].instruction, t.instruction) for j, t in enumerate(tasks) if j != i]
-        assert max(scores) < 0.95
-    assert {i for i in found if i not in wanted} <= set()
+    assert found == wanted
+
+
+def test_of_thousands_all_that_are_near_are_found():
+    rng = random.Random(5)
+    sentences = [rng.sample(VOCABULARY, rng.randint(5, 14)) for _ in range(60)]
+    tasks = []
+    for _ in range(1000):
+        words = list(rng.choice(sentences))
+        for _ in range(rng.randint(0, 2)):
+            words[rng.randrange(len(words))] = rng.choice(VOCABULARY)
+        tasks.append(Proposal("d", "", "", " ".join(words), ("a",), "b"))
+    found = {i: gone.detail.partition(":")[0] for i, (_, gone) in enumerate(duplicates(tasks)) if gone}
+    assert found == brute_force(tasks)
+    assert Counter(found.values())["near"] > 100
 
 
 def test_planted_duplicates_are_counted():

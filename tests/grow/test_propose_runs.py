@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -268,6 +269,95 @@ def test_declared_fields_and_whole_replies_are_understood(tmp_path):
         check_tasks(str(tmp_path / "gone.jsonl"), tmp_path / "out2", Filters())
     with pytest.raises(UsageError):
         check_tasks(str(path), tmp_path, Filters())
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"", "no column 'rating'"), (b"id;rating\n1;correct\n", "no column"), (b"PAR1\x84", "no CSV in UTF-8")],
+)
+def test_what_is_no_sheet_is_refused(data, said, tmp_path):
+    (tmp_path / "sheet.csv").write_bytes(data)
+    with pytest.raises(InputError, match=said):
+        read_ratings(str(tmp_path / "sheet.csv"))
+
+
+def checked(path, out, **more):
+    found = check_tasks(str(path), out, Filters(), **more)
+    assert found["in"] == found["kept"] + sum(found["dropped"].values())
+    return found
+
+
+def test_the_form_of_a_file_is_told_by_what_is_in_it(tmp_path):
+    listed = [asked(f"Write number {i}, {'x' * 90}.", f"field{i}") for i in range(800)]
+    lines = "".join(json.dumps(one) + "\n" for one in listed)
+    forms = {
+        "lines.json": lines,
+        "list.jsonl": json.dumps(listed),
+        "pretty.jsonl": json.dumps(listed, indent=1),
+        "named.jsonl": json.dumps({f"task{i}": one for i, one in enumerate(listed)}),
+    }
+    for name, text in forms.items():
+        (tmp_path / name).write_text(text)
+        assert checked(tmp_path / name, tmp_path / f"{name}.out")["kept"] == 800, name
+    as_table(listed, tmp_path / "table.parquet")
+    assert checked(tmp_path / "table.parquet", tmp_path / "out")["kept"] == 800
+    same = [(tmp_path / f"{n}.out" / "kept.parquet").read_bytes() for n in ("lines.json", "list.jsonl")]
+    assert same[0] == same[1]
+
+
+def as_table(listed, path):
+    """Write proposals as pandas does: large strings, names as a dictionary, output fields as a list."""
+    columns = {
+        "task_name": pa.array([one["task_name"] for one in listed]).dictionary_encode(),
+        "instruction": pa.array([one["instruction"] for one in listed], pa.large_string()),
+        "input_fields": pa.array([one["input_fields"] for one in listed], pa.large_list(pa.large_string())),
+        "output_field": pa.array([[one["output_field"]] for one in listed]),
+    }
+    pq.write_table(pa.table(columns), path)
+
+
+def test_a_file_that_is_no_proposals_is_refused_or_its_lines_dropped(tmp_path):
+    good = json.dumps(asked("Tell the mood.", "mood"))
+    whole = json.dumps([asked(f"Write {i}.", "mood") for i in range(2000)])
+    refused = {
+        "cut.json": (whole[:-40].encode(), "no whole JSON; mend"),
+        "table.csv": (b"task_name,instruction\n", "write JSON Lines"),
+        "latin.jsonl": (good.encode() + b"\n\xe9\n", "line 2: no UTF-8"),
+        "packed.jsonl": (b"\x1f\x8b\x08\x00", "line 1: no UTF-8"),
+    }
+    for name, (data, said) in refused.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=said):
+            check_tasks(str(tmp_path / name), tmp_path / "out", Filters())
+    odd = [good, "[" * 100_000, asked("Name it.\u2028Then stop.", "mood"), asked("Half HALF.", "mood")]
+    text = "\n".join(one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for one in odd)
+    (tmp_path / "odd.jsonl").write_text(text.replace("HALF", "\\ud83d"), "utf-8")
+    found = checked(tmp_path / "odd.jsonl", tmp_path / "out")
+    assert (found["kept"], found["dropped"]) == (3, {"parse": 1})
+    with pytest.raises(ConfigError, match="near: expected a share"):
+        Filters(near=0.0)
+
+
+def test_instructions_and_triples_are_counted_over_all_that_was_proposed(tmp_path):
+    listed = [
+        asked(f"Do {i % 7}.", ["mood", "id"][: 1 + i % 2], f"f{i % 5}") | {"task_name": f"set{i % 3}"}
+        for i in range(200)
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(one) + "\n" for one in listed))
+    found = checked(tmp_path / "p.jsonl", tmp_path / "out")
+    triples = [(one["task_name"], *one["input_fields"], *one["output_field"]) for one in listed]
+    assert found["distinct_instructions"] == len({one["instruction"] for one in listed})
+    assert found["duplicate_triples"] == len(triples) - len(set(triples))
+    assert found["dropped"]["multi-output"] == 100
+
+
+def test_a_dataset_is_known_by_the_name_of_its_file(sets, tmp_path):
+    rows = [{"review": f"It is {i}, and {'good' * (i % 2)}.", "mood": "ab"[i % 2]} for i in range(40)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "seats_train.parquet")
+    one = asked("Tell the mood.", "mood") | {"dataset": "seats_train"}
+    (tmp_path / "p.jsonl").write_text(json.dumps(one) + "\n")
+    found = checked(tmp_path / "p.jsonl", tmp_path / "out", data=[str(tmp_path / "seats_train.parquet")])
+    assert found["kept"] == 1
 
 
 def test_the_order_of_proposals_changes_nothing(tmp_path):

@@ -335,6 +335,48 @@ def test_the_commands_print_and_exit(home, capsys):
     assert "no source" in run("add", code=2).err
 
 
+def test_a_diff_is_that_of_the_last_two_versions_if_none_are_named(home):
+    registry = str(home / "registry")
+    grown(home, "film")
+    assert (diff(registry)["from"], diff(registry)["to"], diff(registry)["tasks removed"]) == (0, 1, 0)
+    grown(home, "meal")
+    assert diff(registry) == diff(registry, 1, 2)
+    assert diff(registry, 0) == diff(registry, 0, 2)
+
+
+def test_of_a_dataset_that_gave_nothing_it_is_said_why(home, capsys):
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), home / "nothing.parquet")
+    numbers = {"text": [f"line {i} of it all" for i in range(40)], "kind": [i % 2 for i in range(40)]}
+    pq.write_table(pa.table(numbers), home / "numbers.parquet")
+    alike = {"question": [f"What is {i}?" for i in range(40)], "answer": ["no"] * 39 + ["a long yes"]}
+    pq.write_table(pa.table(alike), home / "alike.parquet")
+    registry = str(home / "registry")
+    why = grown(home, "nothing", "numbers", "alike", "film")["empty"]
+    assert set(why) == {"nothing", "numbers", "alike"}
+    assert "no rows in it" in why["nothing"]
+    assert "no field is fit" in why["numbers"]
+    assert "constant-output" in why["alike"]
+    with pytest.raises(SystemExit):
+        cli.main(["grow", "list", "--registry", registry])
+    assert why["numbers"] in capsys.readouterr().out
+
+
+def test_tables_of_one_name_are_told_apart_or_the_change_says_where_from(home):
+    for folder in ("shop", "inn"):
+        (home / folder).mkdir()
+        for name in ("train.parquet", "said.parquet"):
+            text = [f"The {folder} was number {i} in {name}, they say" for i in range(40)]
+            table = pa.table({"text": text, "mood": ["sad", "glad"] * 20})
+            pq.write_table(table, home / folder / name)
+    registry = str(home / "registry")
+    for folder in ("shop", "inn"):
+        add(AddConfig(sources=(str(home / folder / "train.parquet"),), registry=registry))
+    assert set(listing(registry)["datasets"]) == {"shop", "inn"}
+    for folder in ("shop", "inn"):
+        found = add(AddConfig(sources=(str(home / folder / "said.parquet"),), registry=registry))
+    assert str(home / "shop" / "said.parquet") in found["changes"]["said"]["why"]
+
+
 def test_what_cannot_be_is_refused(home, tmp_path):
     with pytest.raises(UsageError, match="--registry"):
         AddConfig(sources=("x",))

@@ -343,6 +343,35 @@ def test_a_version_is_ranked_against_the_next_and_shared_tasks_are_not_earlier(r
     assert "boat" not in {line["dataset"] for line in found["replayed"]}
 
 
+@pytest.mark.parametrize("budget", ["3,4", "5tok,6tokens"])
+def test_a_budget_says_each_kind_once(budget):
+    with pytest.raises(ConfigError, match="twice"):
+        ReplayConfig(registry="r", new="n", budget=budget)
+
+
+def test_proposals_may_be_spelt_as_other_tools_do(registry, tmp_path):
+    listed = [
+        {"instruction": "Write two lines that rhyme.", "input_fields": ["a"], "output_field": ["poem"]},
+        {"instruction": "Say it shorter.", "input_fields": "a", "output_field": "short"},
+        {"instruction": "Give both.", "input_fields": ["a", "b"], "output_field": ["c", "d"]},
+    ]
+    forms = {
+        "lines.jsonl": "".join(json.dumps(one) + "\n" for one in listed),
+        "list.json": json.dumps(listed, indent=1),
+        "reply.jsonl": json.dumps({f"task{i}": one for i, one in enumerate(listed)}),
+    }
+    found = []
+    for name, text in forms.items():
+        (tmp_path / name).write_text(text)
+        config = ReplayConfig(registry=str(registry), new=str(tmp_path / name), budget="3", embedder="hash")
+        found.append(replay(config))
+    assert found[0]["new_tasks"] == 3
+    assert found[0] == found[1] == found[2]
+    (tmp_path / "none.jsonl").write_text(json.dumps(listed[0] | {"instruction": ""}))
+    with pytest.raises(InputError, match=r"row 0 .* no instruction"):
+        replay(ReplayConfig(registry=str(registry), new=str(tmp_path / "none.jsonl"), budget="3"))
+
+
 def test_what_is_missing_is_said(registry, new, tmp_path):
     with pytest.raises(UsageError, match="no registry"):
         replay(ReplayConfig(registry=str(tmp_path / "none"), new=new, budget="2"))

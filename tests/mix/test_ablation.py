@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from taskmill import cli
-from taskmill.errors import ConfigError, UsageError
+from taskmill.errors import ConfigError, InputError, UsageError
 from taskmill.recipes.ablation import AblationConfig, ablate
 from taskmill.recipes.mix import MixConfig, mix
 
@@ -130,6 +130,22 @@ def test_too_few_rows_are_said(place):
 def test_arms_that_are_none(place, arms, error, said):
     with pytest.raises(error, match=said):
         run(place, arms, rows=20)
+
+
+def test_a_file_without_rows_among_those_of_a_source_is_none_of_an_arm(place):
+    pq.write_table(pq.read_table("muffin.parquet").slice(0, 0), "0.parquet")
+    files = ["0.parquet", "muffin.parquet", "reasons.parquet"]
+    (place / "mixture.yaml").write_text(yaml.safe_dump({"sources": {"both": {"path": files}}}))
+    assert run(place, ("no-cot",), rows=20)["arms"]["no-cot"]["shares"]["cot"] == 0
+
+
+def test_columns_that_say_nothing_of_the_style_are_refused(place):
+    rows = pq.read_table("muffin.parquet")
+    rows = rows.set_column(rows.column_names.index("cot"), "cot", pa.array(["no"] * len(rows)))
+    pq.write_table(rows, "words.parquet")
+    (place / "mixture.yaml").write_text("sources: {words: words.parquet}\n")
+    with pytest.raises(InputError, match="column cot of the mixture's rows is of string"):
+        run(place, ("full",), rows=20)
 
 
 def test_an_arm_without_any_row_is_refused(place):

@@ -261,6 +261,15 @@ def test_why_no_row_is_packed_is_said(tmp_path, tokenizer):
         packed(tmp_path, [*rows, {"prompt": "q", "completion": "b" * 20}], length=8)
 
 
+@pytest.mark.parametrize("columns", [("id", "prompt", "completion"), ("id", "text"), ("input_ids",), ()])
+def test_a_table_without_rows_says_so(tmp_path, tokenizer, columns):
+    kinds = {"input_ids": pa.list_(pa.int64())}
+    empty = pa.table({name: pa.array([], kinds.get(name, pa.string())) for name in columns})
+    pq.write_table(empty, tmp_path / "empty.parquet")
+    with pytest.raises(InputError, match=r"empty\.parquet: there are no rows; name another table"):
+        packed(tmp_path, str(tmp_path / "empty.parquet"), length=64)
+
+
 def test_rows_in_no_layout_hear_of_those_there_are(tmp_path, tokenizer):
     with pytest.raises(
         InputError, match=r"no known layout in the columns id, body.*Known: .*prompt, response;"

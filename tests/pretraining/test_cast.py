@@ -41,6 +41,10 @@ def sequences(out):
     return pq.read_table(out / "sequences.parquet").to_pylist()
 
 
+def dropped(out):
+    return [row["detail"] for row in pq.read_table(out / "dropped").to_pylist()]
+
+
 def learned(row):
     """The parts of a sequence on which the loss is taken."""
     at, found = 0, ""
@@ -101,6 +105,41 @@ def test_what_does_not_fit_or_is_not_wanted_is_dropped_with_its_reason(tmp_path)
     assert manifest["formats"] == {"free": 1}
 
 
+def test_a_pair_without_question_or_answer_is_counted(tmp_path):
+    pairs = [{"Q": "What is red?", "A": "the box"}, {"Q": "Why?", "A": ""}, {"Q": "", "A": "x"}]
+    rows = [{"context": "A red box.", "QA_list": pairs}, {"context": "A box.", "QA_list": pairs[:1]}]
+    manifest = cast(config(write(tmp_path / "a.jsonl", rows)), tmp_path / "out")
+    assert manifest["pairs"] == {"in": 4, "kept": 2, "dropped": {"empty": 2}}
+    said = "row 0 (counted from 0) lacks question or answer in pair"
+    assert sorted(dropped(tmp_path / "out")) == [f"{said} 1", f"{said} 2"]
+
+
+def test_nothing_left_leaves_the_reasons_behind(tmp_path):
+    rows = [{"context": "w " * 400, "QA_list": [{"Q": "long?", "A": "a"}]}]
+    with pytest.raises(InputError, match="holds them with the reasons"):
+        cast(config(write(tmp_path / "a.jsonl", rows)), tmp_path / "out")
+    (detail,) = dropped(tmp_path / "out")
+    assert "are over 256" in detail
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_questions_with_answers_are_cast_and_files_are_datasets_of_their_own(tmp_path):
+    one = [
+        {"context": f"Box {i} is red.", "question": f"Which is box {i}?", "answers": {"text": ["red", "the"]}}
+        for i in range(5)
+    ]
+    one[4]["answers"]["text"] = []
+    other = [{"context": f"Tree {i} is old.", "question": "Which?", "answer": "old"} for i in range(5)]
+    sources = write(tmp_path / "boxes.jsonl", one), write(tmp_path / "trees.jsonl", other)
+    manifest = cast(CastConfig(sources=sources, against=("none",), length=256), tmp_path / "out")
+    assert {name: own["texts"] for name, own in manifest["datasets"].items()} == {"boxes": 4, "trees": 5}
+    assert manifest["pairs"] == {"in": 10, "kept": 9, "dropped": {"empty": 1}}
+    assert dropped(tmp_path / "out") == ["its question has no answer"]
+    for row in sequences(tmp_path / "out"):
+        whole = row["prompt"] + row["completion"]
+        assert ("Box" in whole) != ("Tree" in whole)
+
+
 def test_an_item_of_an_evaluation_set_is_in_no_sequence(tmp_path):
     rows = made(size=10)
     item = rows[3]["context"] + " " + " ".join(WORDS)
@@ -138,6 +177,9 @@ def test_what_cannot_work_is_refused(tmp_path):
         CastConfig()
     with pytest.raises(ConfigError, match="formats: wild"):
         config(source, formats=("wild",))
+    choice = [{"context": "A box.", "question": "Which?", "answers": ["no", "yes"], "correct_answer_id": 1}]
+    with pytest.raises(InputError, match="no row has a `context` and pairs"):
+        cast(config(write(tmp_path / "choice.jsonl", choice)), tmp_path / "choice")
     with pytest.raises(InputError, match="no annotated text is left"):
         cast(config(source, length=4), tmp_path / "short")
 

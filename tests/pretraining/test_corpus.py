@@ -219,6 +219,14 @@ def test_a_number_of_tokens_is_met(source, tmp_path):
     assert manifest["calls"]["made"] <= 4  # nothing is paid for texts that are not needed
 
 
+def test_tuning_data_over_the_number_of_tokens_is_a_closed_gate(source, tmp_path):
+    tuning = write(tmp_path / "t.jsonl", TUNING)
+    made = corpus(config(source, tuning=(tuning,), tuning_repeat=9, tokens=60), tmp_path / "out")
+    assert made["tokens"]["tuning"] > 60
+    assert made["exit"]["code"] == 3
+    assert "of 60 tokens, which leaves no room for texts; lower --tuning-repeat" in made["exit"]["reason"]
+
+
 def test_more_tokens_than_there_are_is_a_closed_gate(source, tmp_path):
     manifest = corpus(config(source, tokens=10**6), tmp_path / "out")
     assert manifest["exit"]["code"] == 3

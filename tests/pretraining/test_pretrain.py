@@ -180,6 +180,30 @@ def test_questions_that_a_pair_of_the_corpus_asks_are_not_scored(made, tmp_path)
         questions([write(tmp_path / "v.jsonl", rows)] * 2, 0, 0)
 
 
+def test_questions_of_general_instructions_and_tuning_data_are_not_scored(made, tmp_path):
+    held = read_corpus(str(made))
+    long = " ".join(held.general[0].text.split()[:7])
+    rows = [{"question": q, "answer": "x"} for q in (long.upper(), "Which of the seven boxes is it?", "a")]
+    (found,) = questions([write(tmp_path / "t.jsonl", rows)], 0, 0, held.asked, held.told)
+    assert found.met == 1
+    assert long.upper() not in {probe.item.example.instruction for probe in found.probes}
+
+
+def test_answers_may_be_a_list_or_squads(tmp_path):
+    rows = [
+        {
+            "context": "A red box.",
+            "question": "Which?",
+            "answers": {"text": ["red", "the red"], "start": [1]},
+        },
+        {"context": "A blue box.", "question": "Which one?", "answers": {"text": ["blue"], "at": [1]}},
+    ]
+    for number, own in enumerate((rows, [{**r, "answers": r["answers"]["text"]} for r in rows])):
+        (found,) = questions([write(tmp_path / f"{number}.jsonl", own)], 0, 0)
+        assert {p.golds for p in found.probes} == {("red", "the red"), ("blue",)}
+        assert {p.item.example.response for p in found.probes} == {"red", "blue"}
+
+
 def test_a_benchmark_is_read_by_its_suite(tmp_path):
     rows = [{"context": "A red box.", "question": f"Is box {i} red?", "answer": "yes"} for i in range(5)]
     file = write(tmp_path / "strategyqa.jsonl", rows)

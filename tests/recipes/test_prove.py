@@ -121,7 +121,15 @@ def test_a_table_against_itself_makes_no_difference(tables, tmp_path):
     record = run({"test": tables["test"]}, tmp_path / "out", pupil, arms=[f"A={given}", f"B={given}"])
     assert record["result"]["effects"]["A-B"] == {"delta": 0.0, "interval": [0.0, 0.0]}
     assert record["result"]["verdict"].startswith("A does not help on test")
+    assert "<em>generator</em>" not in (tmp_path / "out" / "report.html").read_text()
     assert len({call[3] for call in pupil.calls}) == 2 + 1 + 1  # a student for each seed, the base, the speed
+
+
+def test_a_table_of_questions_with_answers_is_an_arm(tables, tmp_path):
+    given = write(tmp_path / "squad.parquet", questions(20, 5000))
+    pupil = Pupil()
+    run({"test": tables["test"]}, tmp_path / "out", pupil, arms=["none", f"A={given}"], seeds=1)
+    assert {row.response for row in pupil.learned[-1]} == {q["answers"][0] for q in questions(20, 5000)}
 
 
 def test_an_arm_that_forgets_closes_the_gate(tables, tmp_path, monkeypatch, capsys):
@@ -259,7 +267,7 @@ def test_no_student_sees_a_passage_or_a_question_of_the_test(tables, tmp_path):
 
 def test_a_budget_makes_fewer_passages_and_a_continued_run_keeps_them(tables, tmp_path):
     slow = {"seconds": 2e-2}
-    with pytest.raises(UsageError, match="passages and 30 questions take"):
+    with pytest.raises(UsageError, match=r"^\d+ s are left .*passages and 30 questions take"):
         run(tables, tmp_path / "few", Pupil(**slow), budget="30s", arms=["none", "ours"])
     one = run(tables, tmp_path / "out", Pupil(**slow), budget="150s", arms=["none", "ours"])
     sizes = one["targets"]["test"]["sizes"]
@@ -331,6 +339,9 @@ def test_a_pool_that_is_the_test_is_refused(tables, tmp_path):
         run({**tables, "text": pool}, tmp_path / "out")
     with pytest.raises(UsageError, match="--text"):
         run({"test": tables["test"]}, tmp_path / "other")
+    other = write(tmp_path / "other.parquet", [{"passage": passage(0)}])
+    with pytest.raises(InputError, match=r"has no passage \(.*no column 'text'"):
+        run({**tables, "text": other}, tmp_path / "third")
 
 
 # the demonstration

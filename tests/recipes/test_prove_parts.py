@@ -30,6 +30,10 @@ from taskmill.templates.words import load
         ({"text": ["two"], "answer_start": [3]}, ("two",)),
         ("two", ("two",)),
         (2, ("2",)),
+        (2.0, ("2",)),
+        ("['two', \"the two\"]", ("two", "the two")),
+        ("{'text': ['two'], 'answer_start': [3]}", ("two",)),
+        ("[2] of them", ("[2] of them",)),
     ],
 )
 def test_answers_may_be_a_list_squads_or_a_text(tmp_path, cell, golds):
@@ -44,6 +48,34 @@ def test_labels_stand_in_the_order_of_their_meaning(tmp_path):
     test = read_test(Target("t", "", write(tmp_path / "t.parquet", rows), "nli"), 0)
     assert test.labels == ("Supports", "Refutes", "Neutral")
     assert {item.choices for item in asked(test)} == {test.labels}
+
+
+@pytest.mark.parametrize(
+    ("column", "named", "labels"),
+    [
+        ([1, 0, 1], ("no", "yes"), ("yes", "no")),
+        ([1.0, 0.0, 1.0], ("No", "Yes"), ("Yes", "No")),
+        ([1, 0, 1], ("0", "1"), ("0", "1")),
+        ([True, False, True], (), ("True", "False")),
+        (["b", "a", "b"], ("b", "a"), ("b", "a")),
+    ],
+)
+def test_labels_as_numbers_are_what_the_user_says_they_mean(tmp_path, column, named, labels):
+    rows = [{"context": passage(i), "question": f"is it {i}?", "label": v} for i, v in enumerate(column)]
+    test = read_test(Target("t", "", write(tmp_path / "t.parquet", rows), "ynqa", named), 0)
+    assert test.labels == labels
+    said = {q.question: q.golds for q in test.questions}
+    first, second = (labels[0], labels[1]) if named != ("0", "1") else ("1", "0")
+    assert said == {"is it 0?": (first,), "is it 1?": (second,), "is it 2?": (first,)}
+
+
+def test_numbers_as_labels_are_not_guessed_at(tmp_path):
+    rows = [{"context": passage(i), "question": f"is it {i}?", "label": i % 3} for i in range(6)]
+    path = write(tmp_path / "t.parquet", rows)
+    with pytest.raises(InputError, match=r"t\.parquet: its labels are numbers \(0, 1, 2\); say .* --labels"):
+        read_test(Target("t", "", path, "nli"), 0)
+    with pytest.raises(InputError, match=r"there is a label 2, and --labels names 0 to 1"):
+        read_test(Target("t", "", path, "nli", ("entailment", "contradiction")), 0)
 
 
 def test_all_golds_count(tmp_path):
@@ -193,6 +225,7 @@ def test_what_is_planned_fits_the_budget(limit, passages, items, item_s, token_s
         ({"task": "coref"}, ConfigError, "no test prompts for coref"),
         ({"sizes": ["ten"]}, ConfigError, "not all numbers"),
         ({"train": {"evaluations": 3}}, ConfigError, "the test validates here"),
+        ({"labels": ["yes", "no", "yes"]}, ConfigError, "labels: yes, no, yes; name two or more, each once"),
         ({"targets": []}, ConfigError, "write a list"),
         ({"targets": [{"name": "a"}, {"name": "a"}]}, ConfigError, "a name of its own"),
         ({"targets": [{"name": "units"}]}, ConfigError, "no name for a folder"),
@@ -213,6 +246,15 @@ def test_what_cannot_work_is_said_before_anything_is_read(changed, error, said):
         ([{"question": "c?", "answers": ["a"]}], "exqa", "no text in context"),
         ([{"context": "a b", "question": "c?", "label": "yes"}], "ynqa", "1 different labels"),
         ([{"context": "a b", "question": "c?", "answers": ["yes"]}], "ynqa", "no text in label"),
+        ([{"context": "a b", "question": "c?", "label": float("nan")}], "ynqa", "row 0: no text in label"),
+        ([{"context": "a b", "question": "c?", "label": ["yes", "no"]}], "ynqa", "row 0: 2 labels"),
+        ([{"ctx": "a b", "question": "c?", "answers": ["a"]}], "exqa", "there are ctx, question, answers"),
+        (
+            [{"context": "a b", "question": "c?", "answers": "{'text': array(['a'], dtype=object)}"}],
+            "exqa",
+            "row 0: the answers are a structure written as text; save the table as Parquet",
+        ),
+        ([{"context": "a b", "question": "c?", "answers": "['a' 'b']"}], "exqa", "written as text"),
     ],
 )
 def test_a_test_that_is_none_is_refused_by_file_and_row(tmp_path, rows, task, said):

@@ -231,6 +231,16 @@ def test_a_budget_of_tokens_needs_something_to_count(capsys, tmp_path):
         assert "--tokens" in error
 
 
+def test_texts_that_are_all_empty_are_nothing_to_count(capsys, tmp_path):
+    pool = write(tmp_path / "p.parquet", v=vectors(np.eye(3)), text=pa.array(["", None, ""]))
+    words = ("--embeddings", "v", "--text", "text")
+    for more in ((), ("--parts", 2)):
+        code, _, error = run(capsys, pool, tmp_path / "s.parquet", *words, "--budget", "2tok", *more)
+        assert code == 2
+        assert "has no text to count them in" in error
+        assert run(capsys, pool, tmp_path / "s.parquet", *words, "--budget", 2, *more)[0] == 0
+
+
 def test_what_is_left_of_a_budget_of_tokens_is_said_truly(capsys, tmp_path):
     pool = write(tmp_path / "p.parquet", text=["x"] * 4, n=[5, 5, 5, 1], g=["a", "a", "b", "b"])
     words = ("--tokens", "n", "--method", "random", "--group-by", "g", "--budget", "14tok")

@@ -10,6 +10,7 @@ from taskmill.tasks import get
 from taskmill.train import TrainConfig
 from taskmill.train.rows import tapt_rows
 from taskmill.train.student import Item, Student, grade, metric
+from taskmill.train.tree import pad
 
 YES_NO = ("yes", "no", "not at all")
 
@@ -51,6 +52,22 @@ def test_the_likeliest_choice_is_chosen(folder, tokenizer, tmp_path, norm):
         scores = {c: sum(f) / (len(f) if norm == "mean" else 1) for c, f in found.items()}
         assert answer == max(scores, key=scores.get)
     assert set(outcome.answers) <= set(YES_NO)
+
+
+def test_the_prompt_of_an_items_choices_is_read_once(folder, tmp_path, monkeypatch):
+    from taskmill.train import student as module
+
+    laid_out = []
+    monkeypatch.setattr(module, "pad", lambda found, *rest: laid_out.append(found) or pad(found, *rest))
+    choices = (*YES_NO, "x" * 20, "")
+    items = [Item(replace(example(i), instruction="river " * (20 + i) + "?"), choices) for i in (0, 4, 1)]
+    answers = {}
+    for prefix in ("shared", "own"):
+        laid_out.clear()
+        student = Student(TrainConfig(base=str(folder), prefix=prefix))
+        answers[prefix] = student.learn([], items, 0, 1.0, tmp_path / "none").answers
+        assert [len(found) for found in laid_out] == [1 if prefix == "shared" else len(choices)] * 3
+    assert answers["shared"] == answers["own"]
 
 
 def test_free_answers_are_greedy_whatever_stands_beside_them(folder, tokenizer, student, tmp_path):

@@ -34,6 +34,8 @@ def _show_version(found: Mapping[str, Any]) -> None:
     for name in ("tasks", "rows"):
         for reason, count in found.get("dropped", {}).get(name, {}).items():
             click.echo(f"{count:>10,} {name} dropped: {reason.replace('_', '-')}")
+    for name, why in found.get("empty", {}).items():
+        click.echo(f"{name} gave no rows: {why}")
     for problem in found.get("unread", ()):
         click.echo(f"not read: {problem}")
     click.echo(
@@ -88,12 +90,12 @@ def remove(names: tuple[str, ...], registry: str, why: str, as_json: bool) -> in
 
 
 @grow.command(epilog=CODES)
-@click.argument("old", type=int)
-@click.argument("new", type=int)
+@click.argument("old", type=int, required=False)
+@click.argument("new", type=int, required=False)
 @_REGISTRY
 @_JSON
-def diff(old: int, new: int, registry: str, as_json: bool) -> int:
-    """Say what changed between two versions of a registry: rows and tasks, by dataset, and why."""
+def diff(old: int | None, new: int | None, registry: str, as_json: bool) -> int:
+    """Say what changed between two versions of a registry (by default the last two), and why."""
     from taskmill.recipes.grow import diff as run_diff
 
     found = run_diff(registry, old, new)
@@ -102,7 +104,8 @@ def diff(old: int, new: int, registry: str, as_json: bool) -> int:
         return 0
     _show_change(found["datasets"])
     click.echo(
-        f"version {old} to {new}: {found['rows added']:+,} and {-found['rows removed']:,} rows, "
+        f"version {found['from']} to {found['to']}: "
+        f"{found['rows added']:+,} and {-found['rows removed']:,} rows, "
         f"{found['tasks added']:+,} and {-found['tasks removed']:,} tasks"
     )
     return 0
@@ -123,6 +126,7 @@ def list_datasets(registry: str, number: int | None, as_json: bool) -> int:
     for name, one in found["datasets"].items():
         click.echo(
             f"{one['rows']:>10,} rows {one['tasks']:>4} tasks  {name}  ({one['licence'] or 'no licence'})"
+            + (f": {one['empty']}" if "empty" in one else "")
         )
     for one in found["versions"]:
         changed = ", ".join(f"{name} {kind}" for name, kind in list(one["changed"].items())[:5])

@@ -61,7 +61,7 @@ for _one in (
     Extractor("bbh-cot", "", "whole", 3),
     Extractor("letter", "letter", "start", 3),
     Extractor("letter-cot", "letter", "whole", 3),
-    Extractor("number", "number", "last", 3),
+    Extractor("number", "number", "last", 4),
     Extractor("label", "label", "start", 3),
     Extractor("text", "text", "start", 3),
     Extractor("span", "span", "start", 1),
@@ -177,7 +177,7 @@ def _without_cue(body: str, without: str, wanted: Answer) -> Extraction:
         if answer and without == "start" and _begins(first, span, wanted):
             return Extraction(answer, "start", span)
     if without == "last" and wanted.kind == "number":
-        for match in reversed(list(NUMBER.finditer(plain(body)))):
+        for match in reversed(list(NUMBER.finditer(plain(body, wanted.language)))):
             if value := canonical(match[0], wanted.language):
                 return Extraction(value, "last number", match[0])
     if without == "start" and wanted.kind == "letter":
@@ -267,7 +267,7 @@ def _label(fragment: str, wanted: Answer) -> tuple[str, str]:
 
 
 def _number(fragment: str, wanted: Answer) -> tuple[str, str]:
-    text = plain(fragment)
+    text = plain(fragment, wanted.language)
     sentence = re.split(r"[.。।]\s", text)[0]
     if "=" in sentence:  # "the answer is 3 + 4 = 7"
         sentence = sentence.rpartition("=")[2]

@@ -145,6 +145,8 @@ def paired(
         task: np.asarray(two[task], np.float64) - np.asarray(one[task], np.float64) for task in weights
     }
     whole = bootstrap(differences, weights, confidence=confidence, seed=seed, name="paired")
+    if not any(own.any() for own in differences.values()):  # equal marks: either may be ahead by as much
+        whole = whole._replace(low=-whole.high)
     a = [value for task in weights for value in one[task]]
     b = [value for task in weights for value in two[task]]
     binary = set(a) | set(b) <= {0.0, 1.0}

@@ -25,8 +25,19 @@ _DOT_LANGUAGES = frozenset(("de", "es", "id", "ru", "fr", "el", "tr", "vi", "ro"
 """Languages that may group thousands by dots and write a decimal comma."""
 
 
-def plain(text: str) -> str:
-    """Return the text with the digits of all scripts as ASCII ones (Bengali, Thai, full-width …)."""
+_SPACE_LANGUAGES = frozenset(("cs", "es", "fi", "fr", "pl", "ru", "sv", "uk"))
+"""Languages that group thousands by spaces, which are often typed as plain ones."""
+
+_SPACED = re.compile(r"(?<![\d.,])(\d{1,3})((?: \d{3})+)(?!\d)", re.ASCII)
+
+
+def plain(text: str, language: str = "") -> str:
+    """Return the text with the digits of all scripts as ASCII ones (Bengali, Thai, full-width …).
+
+    Where the language groups thousands by spaces, those between digits become narrow ones (U+202F).
+    """
+    if language in _SPACE_LANGUAGES:
+        text = _SPACED.sub(lambda m: m[1] + m[2].replace(" ", "\u202f"), text)
     if text.isascii():
         return text
     found = []
@@ -42,7 +53,7 @@ def canonical(written: str, language: str = "") -> str:
     A comma before three digits groups them, as in the golds of all languages of MGSM; other commas are
     decimal ones. Dots group only in the languages that do that.
     """
-    text = plain(written).strip()
+    text = plain(written, language).strip()
     sign = "-" if _MINUS.match(text) else ""
     text = _MINUS.sub("", text).strip(f"{_MONEY}%\\ ").rstrip(".,")
     if _GROUPS.fullmatch(text):

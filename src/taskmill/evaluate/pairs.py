@@ -25,6 +25,10 @@ _SAID = {
     **dict.fromkeys(("tie", "c", "both", "equal", "draw", "neither", "same", "0", "0.0"), "tie"),
 }
 _MARK = re.compile(r"\[\[\s*(\w+)\s*\]\]")
+_ALONE = re.compile(
+    r"[\W_]*(?:(?:option|choice|letter|answer)\s+)?[a-c]\b[\"'*`)\]]*\s*(?:[.,:;]|\n|$)", re.IGNORECASE
+)
+"""A letter that stands for itself; in "B is worse than A" it only begins what is said of it."""
 
 
 class Judged(NamedTuple):
@@ -61,8 +65,10 @@ def verdict(said: object) -> str:
     marked = [_SAID[m.casefold()] for m in _MARK.findall(text) if m.casefold() in _SAID]
     if marked:
         return marked[-1]
-    letter = extract(text, EXTRACTORS.get("letter"), Answer("letter", options=PLACES)).answer
-    return _SAID.get(letter.strip("()").casefold(), "")
+    found = extract(text, EXTRACTORS.get("letter"), Answer("letter", options=PLACES))
+    if found.rule == "only letter" or (found.rule == "start" and not _ALONE.match(text)):
+        return ""
+    return _SAID.get(found.answer.strip("()").casefold(), "")
 
 
 def _share(place: str, own: str) -> float:

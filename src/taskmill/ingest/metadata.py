@@ -120,8 +120,10 @@ def _of_path(path: Path) -> Iterator[DatasetMeta]:
             return
         if not _is_table(path):
             raise InputError(f"{path}: not a table this reads ({', '.join(_SUFFIXES)})")
-        card = Card(name=_stem(path.name)[0], role="own")
-        yield _of_files(card, "", Configuration(), str(path), [(_stem(path.name)[1], path)])
+        name, split = _stem(path.name)
+        if name.lower() in _SPLITS:  # of shop/train.csv, the folder is what names the dataset
+            name = path.resolve().parent.name or name
+        yield _of_files(Card(name=name, role="own"), "", Configuration(), str(path), [(split, path)])
         return
     if (path / "CATALOG.json").is_file():
         yield from _of_catalogue(path / "CATALOG.json")

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
 from taskmill.config import load_yaml
 from taskmill.durable import atomic_write
-from taskmill.errors import ConfigError, UsageError
+from taskmill.errors import ConfigError, InputError, UsageError
 from taskmill.ids import draw
 from taskmill.mix.source import Condition, Mixture, Policy, Source, leaves, read_mixture
 from taskmill.recipes.mix import MixConfig, inspect_mixture, mix
@@ -249,9 +250,7 @@ def _described(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         total += len(table)
         for name, column in (("cot", "cot"), ("inverted", "inverted"), ("few_shot", "shots")):
             if column in table.column_names:
-                counts[name] += (
-                    pc.sum(pc.greater(pc.fill_null(table[column].cast("int64"), 0), 0)).as_py() or 0
-                )
+                counts[name] += _how_many(table[column], column)
         sources.update(table["mix_source"].to_pylist())
         tasks.update(
             f"{s}:{t}"
@@ -267,6 +266,17 @@ def _described(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "repeats": manifest["repeats"],
         "tokens": manifest["tokens"],
     }
+
+
+def _how_many(cells: pa.ChunkedArray, name: str) -> int:
+    """Return how many cells are true or above 0. Raises InputError for a column of something else."""
+    known = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_null)
+    if not any(of(cells.type) for of in known):
+        raise InputError(
+            f"the column {name} of the mixture's rows is of {cells.type}, where `render` writes true and "
+            "false or whole numbers; give its Parquet files to the mixture, or take the column out"
+        )
+    return pc.sum(pc.greater(pc.fill_null(cells.cast(pa.int64()), 0), 0)).as_py() or 0
 
 
 def _check(arm: str, arms: Mapping[str, Mapping[str, Any]], whole: Mapping[str, Any]) -> dict[str, Any]:

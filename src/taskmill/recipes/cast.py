@@ -99,15 +99,15 @@ def cast(config: CastConfig, out: str | Path, on_progress: OnProgress | None = N
         report(Progress("count tokens", 0, len(records)))
         tokenizer = tokenizers.load_text_tokenizer(config.tokenizer)
         sized = _sized(records, tokenizer, config.length, extra)
+        _write_dropped(run.path, extra.lost)
         if not sized:
-            raise InputError(f"no annotated text is left; {run.path / 'dropped'} would hold them all")
+            raise InputError(f"no annotated text is left; {run.path / 'dropped'} holds them with the reasons")
         rows = [row for name in sorted(sized) for row in _packed(name, sized[name], config)]
         rows.sort(key=lambda row: row["id"])
         kept = [one.record for own in sized.values() for one in own]
         write_parquet(run.path / "sequences.parquet", pa.Table.from_pylist(rows, schema=SEQUENCES))
         shown = [to_row(record) for record in sorted(kept, key=lambda r: r.id)]
         write_parquet(run.path / "records.parquet", pa.Table.from_pylist(shown))
-        _write_dropped(run.path, extra.lost)
         manifest = _manifest(config, tokenizer, rows, kept, extra)
         atomic_write(run.path / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
         return manifest

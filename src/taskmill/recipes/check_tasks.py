@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,15 @@ import orjson
 from taskmill.durable import Replacing
 from taskmill.errors import InputError
 from taskmill.recipes.propose import gather
-from taskmill.recipes.tables import begin_results, check_out, end_results
+from taskmill.recipes.tables import begin_results, check_out, end_results, read_file
 from taskmill.recipes.task_filters import Filters, decide, with_dataset
 from taskmill.record import DatasetMeta, Dropped, FieldMeta, Reason, dropped_schema, to_table
 from taskmill.store import write_parquet
 from taskmill.synthesize.proposals import PROPOSAL_SCHEMA, Proposal, dropped, read_proposal, to_row
-from taskmill.synthesize.salvage import salvage
+from taskmill.synthesize.salvage import LONGEST, salvage
 from taskmill.synthesize.task_checks import check
 
-__all__ = ["check_tasks", "hyphened"]
+__all__ = ["check_tasks", "holds_proposals", "hyphened", "read_tasks"]
 
 COMMAND = "grow check"
 
@@ -29,7 +29,7 @@ COMMAND = "grow check"
 def check_tasks(
     source: str, out: str | Path, filters: Filters, data: Sequence[str] = (), licence: str = ""
 ) -> dict[str, Any]:
-    """Filter the proposals of a JSONL file into the folder `out` and return the report.
+    """Filter the proposals of a JSONL, JSON or Parquet file into the folder `out` and return the report.
 
     `out` gets proposals.jsonl, kept.parquet, dropped.parquet and report.json. Without `data`, fields are
     looked up only where a line declares them (`fields`), and nothing is asked of rows or licences. Raises
@@ -40,7 +40,7 @@ def check_tasks(
         raise InputError(f"there is no file {source!r}; name a JSONL file of proposals")
     folder = check_out(out, [source] if path.suffix in (".jsonl", ".json") else [], COMMAND)
     metas, unread = gather(data, licence) if data else ({}, [])
-    read = list(_read(path))
+    read = list(read_tasks(path))
     found: list[Proposal | Dropped] = []
     for one, fields in read:
         if isinstance(one, Proposal) and metas:
@@ -78,40 +78,87 @@ def _placeless(one: Proposal | Dropped, metas: Mapping[str, DatasetMeta]) -> Pro
     return dropped(one, Reason.UNKNOWN_FIELD, about)
 
 
-def _read(path: Path) -> Iterator[tuple[Proposal | Dropped, tuple[str, ...]]]:
-    """Yield (proposal, declared fields) of each line; a line may also be a whole reply of a model."""
-    text = path.read_bytes().decode("utf-8-sig", "replace")
-    lines = text.splitlines() if path.suffix != ".json" else [text]
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            rows = list(_tasks(json.loads(line)))
-        except ValueError:
-            tasks, torn = salvage(line)
-            rows = [{"task_name": key, **task} for key, task in tasks]
-            if torn or not rows:
-                yield (
-                    dropped(
-                        Proposal(), Reason.PARSE, f"line {number} is no whole JSON: {line.strip()[:80]!r}"
-                    ),
-                    (),
-                )
-        for row in rows:
-            if not isinstance(row, Mapping):
+def holds_proposals(path: Path) -> bool:
+    """Say whether the first task of a JSON file names fields, as a proposal does and instruction data not."""
+    first = next((_parsed(text) for _, text in _documents(path)[:1]), None)
+    row = next(first, None) if first is not None else None
+    return isinstance(row, Mapping) and {"instruction", "input_fields"} <= set(row)
+
+
+def read_tasks(path: Path) -> Iterator[tuple[Proposal | Dropped, tuple[str, ...]]]:
+    """Yield (proposal, declared fields) of each task in a file; a line may also be a model's whole reply.
+
+    Raises InputError for a file that is no JSON, JSON Lines or Parquet.
+    """
+    if path.suffix == ".parquet":
+        for row in read_file(str(path)).to_pylist():
+            yield read_proposal(row), _declared(row)
+        return
+    documents = _documents(path)
+    for number, text in documents:
+        found = _parsed(text)
+        if found is None:
+            if len(documents) == 1 and len(text) > LONGEST:
+                raise InputError(f"{path} is no whole JSON; mend the file, or write one task a line")
+            tasks, torn = salvage(text)
+            found = ({"task_name": key, **task} for key, task in tasks)
+            if torn or not tasks:
+                detail = f"line {number} is no whole JSON: {text.strip()[:80]!r}"
+                yield dropped(Proposal(), Reason.PARSE, detail), ()
+        for row in found:
+            if isinstance(row, Mapping):
+                yield read_proposal(row), _declared(row)
+            else:
                 detail = f"line {number} holds a {type(row).__name__}, not a task"
                 yield dropped(Proposal(), Reason.SCHEMA, detail), ()
-                continue
-            listed = row.get("fields")
-            names = (one.get("name") if isinstance(one, Mapping) else one for one in listed or ())
-            fields = tuple(str(name) for name in names) if isinstance(listed, list | tuple) else ()
-            yield read_proposal(row), fields
+
+
+def _documents(path: Path) -> list[tuple[int, str]]:
+    """Return (line, text) of each line with something on it, or the whole file where that is one value.
+
+    What a file is called does not matter: JSON Lines are often called .json, and lists .jsonl.
+    """
+    if path.suffix in (".csv", ".tsv"):
+        raise InputError(f"{path}: fields are lists, which a {path.suffix} file has not; write JSON Lines")
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: no UTF-8 text; write JSON Lines in UTF-8") from None
+    # Not splitlines: a text in JSON may hold U+2028 and its like.
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    by_line = len(lines) < 2 or _parsed(lines[0][1]) is not None
+    if by_line or (path.suffix != ".json" and _parsed(text) is None):
+        return lines
+    return [(lines[0][0], text)]
+
+
+def _parsed(text: str) -> Iterator[Any] | None:
+    """Return the tasks of a JSON value, None for what is no JSON."""
+    try:
+        return _tasks(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _declared(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the fields that a line says its dataset has."""
+    listed = row.get("fields")
+    names = (one.get("name") if isinstance(one, Mapping) else one for one in listed or ())
+    return tuple(str(name) for name in names) if isinstance(listed, list | tuple) else ()
+
+
+def _replied(value: Mapping[str, Any]) -> Iterable[Any]:
+    """Return what stands under the names of a reply (`task1`, `task2`, …); nothing of a task itself."""
+    return () if "instruction" in value else value.values()
 
 
 def _tasks(value: Any) -> Iterator[Any]:
     if isinstance(value, list):
         yield from value
-    elif isinstance(value, Mapping) and value and all(isinstance(one, Mapping) for one in value.values()):
-        yield from ({"task_name": str(key), **one} for key, one in value.items())
+    elif isinstance(value, Mapping) and any(isinstance(one, Mapping) for one in _replied(value)):
+        for key, one in value.items():
+            yield {"task_name": str(key), **one} if isinstance(one, Mapping) else one
     else:
         yield value

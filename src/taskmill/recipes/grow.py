@@ -116,6 +116,9 @@ def add(config: AddConfig, on_progress: OnProgress | None = None) -> dict[str, A
             "unchanged": sorted(set(metas) - set(version.changes if version is not parent else ())),
             "unread": unread,
             "dropped": _reasons(version, fresh),
+            "empty": {
+                key: _why_empty(version, key) for key in sorted(metas) if not version.datasets[key].rows
+            },
         }
 
 
@@ -127,7 +130,11 @@ def _why(parent: Version, key: str, meta: DatasetMeta) -> str:
     before = parent.datasets.get(key)
     if before is None:
         return f"added from {meta.uri or key}"
-    return "its source changed" if before.digest != meta.digest else "its tasks are made in another way"
+    if before.digest == meta.digest:
+        return "its tasks are made in another way"
+    old = str(parent.record(key)["meta"]["uri"])
+    # Another file of the same name may be another dataset: whoever reads the diff has to see it.
+    return "its source changed" if old == meta.uri else f"its source changed: {old} before, {meta.uri} now"
 
 
 def _tasks(
@@ -229,6 +236,23 @@ def _reasons(version: Version, keys: Mapping[str, Any]) -> dict[str, dict[str, i
     return {name: dict(sorted(counts.items())) for name, counts in found.items()}
 
 
+def _why_empty(version: Version, key: str) -> str:
+    """Return why a dataset gave no rows."""
+    record = version.record(key)
+    if not record["meta"]["rows"]:
+        return "there are no rows in it"
+    if record["tasks"]:
+        return f"its rows were dropped: {_counted(record['funnel']['dropped'])}"
+    if record["dropped_tasks"]:
+        reasons = Counter(row["reason"] for row in record["dropped_tasks"])
+        return f"its tasks were dropped: {_counted(reasons)}"
+    return "no field is fit to be an answer; rename fields (question, answer, label …) or name its classes"
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name.replace('_', '-')}" for name, count in sorted(reasons.items()))
+
+
 def _said(version: Version, parent: Version, registry: Registry) -> dict[str, Any]:
     changed = version is not parent
     return {
@@ -259,9 +283,15 @@ def remove(registry: str, names: Sequence[str], why: str = "") -> dict[str, Any]
         return _said(version, parent, found)
 
 
-def diff(registry: str, old: int, new: int) -> dict[str, Any]:
-    """Return what changed between two versions: rows and tasks added and removed, by dataset, and why."""
-    return difference(Registry(registry).existing(), old, new)
+def diff(registry: str, old: int | None = None, new: int | None = None) -> dict[str, Any]:
+    """Return what changed between two versions: rows and tasks added and removed, by dataset, and why.
+
+    By default `new` is the last version and `old` the one before it (0, which is empty, before the first).
+    """
+    found = Registry(registry).existing()
+    last = found.version(new).number
+    before = [number for number in found.numbers() if number < last]
+    return difference(found, (before or [0])[-1] if old is None else old, last)
 
 
 def listing(registry: str, number: int | None = None) -> dict[str, Any]:
@@ -279,6 +309,7 @@ def listing(registry: str, number: int | None = None) -> dict[str, Any]:
                 "tasks": len(entry.tasks),
                 "licence": entry.licence,
                 "digest": entry.digest,
+                **({} if entry.rows else {"empty": _why_empty(version, name)}),
             }
             for name, entry in version.datasets.items()
         },

@@ -24,6 +24,7 @@ __all__ = [
     "has_layout",
     "layouts_of",
     "part_columns",
+    "with_answer",
     "without_end_tokens",
 ]
 
@@ -41,6 +42,9 @@ LAYOUTS: Mapping[str, tuple[str, str, str]] = {
     "bonito": ("input", "", "output"),
 }
 """Common layouts of instruction data: the columns of instruction, passage and response."""
+
+_WHICH = frozenset(("label", "correct_answer_id", "answer_index", "correct"))
+"""Columns beside which `answers` are choices, of which not all are right."""
 
 _OPTIONAL = {"alpaca": "input", "question-answer": "context"}
 
@@ -70,6 +74,19 @@ def layouts_of(names: Sequence[str]) -> list[str]:
         near = nearest("instruction", names)
         raise InputError(f"no known layout in the columns {', '.join(names)}.{near} Known: {known}")
     return found
+
+
+def with_answer(table: pa.Table) -> pa.Table:
+    """Return questions whose right answers stand in `answers` (a list, SQuAD's structure) with an `answer`.
+
+    It is the first of them, empty where there is none. A table in a known layout stays as it is, and so does
+    one of which another column says which of the answers is right.
+    """
+    names = set(table.column_names)
+    if not {"question", "answers"} <= names or _WHICH & names or has_layout(table.column_names):
+        return table
+    first = [_text(cell) for cell in table["answers"].to_pylist()]
+    return table.append_column("answer", pa.array(first, pa.large_string()))
 
 
 def are_own(table: pa.Table) -> bool:

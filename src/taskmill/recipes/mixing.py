@@ -188,7 +188,7 @@ _COMPARED = {
 
 def meets(leaf: Source, rows: pa.Table) -> pa.Array:
     """Say of each row whether it is as `where` says; raises ConfigError for what cannot be compared."""
-    found = pa.array([True], pa.bool_()).take(pa.array([0] * len(rows)))
+    found = pa.repeat(True, len(rows))
     for name, condition in leaf.where.items():
         empty = type(condition.value)()
         cells = rows[name] if name in rows.column_names else pa.nulls(len(rows), pa.scalar(empty).type)
@@ -283,7 +283,7 @@ def _task_names(leaf: Source, rows: pa.Table, sizes: Mapping[str, int]) -> pa.Ch
     if name == "auto":
         name = "task" if "task" in rows.column_names and is_text(rows["task"].type) else "none"
     if name == "none":
-        return pa.chunked_array([pa.array([""], pa.string()).take(pa.array([0] * len(rows)))])
+        return pa.chunked_array([pa.repeat("", len(rows))])
     if name not in rows.column_names:
         raise ConfigError(
             f"{leaf.name}: tasks: no column {name!r}; there are: {', '.join(rows.column_names)}"

@@ -106,6 +106,8 @@ def pack_rows(config: PackConfig, out: str | Path, on_progress: OnProgress | Non
     folder = own_folder(Path(out), files, "pack")
     rest = beside_tokens(files)
     table = with_ids(joined(number_rest({name: read_file(name, rest) for name in files})), config.source)
+    if not len(table):
+        raise InputError(f"{config.source}: there are no rows; name another table")
     report(Progress("pack", 0, len(table), note="encode"))
     if rest is not None:
         rows, about = given_rows(token_batches(files), table["id"]), {**GIVEN}
@@ -232,8 +234,6 @@ def _check(config: PackConfig) -> None:
 
 def _nothing_left(config: PackConfig, dropped: dict[str, int]) -> str:
     """Say why no row is packed, and what to do."""
-    if not dropped:
-        return f"{config.source}: there are no rows; name another table"
     why = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
     long = "over_length" in dropped
     advice = (
@@ -294,7 +294,7 @@ def _tasks(table: pa.Table) -> pa.Array:
         if name in table.column_names and is_text(table[name].type):
             found = pc.fill_null(table[name].cast(pa.string()), "")
             return pa.concat_arrays(found.chunks or [pa.array([], pa.string())])
-    return pa.array([""], pa.string()).take(pa.array([0] * len(table)))
+    return pa.repeat("", len(table))
 
 
 def _manifest(

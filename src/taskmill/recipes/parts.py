@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taskmill.errors import InputError, UsageError
-from taskmill.recipes.pool import Columns, Rows, matrix, strings, texts_of, token_counts
+from taskmill.recipes.pool import Columns, Rows, check_counted, matrix, strings, texts_of, token_counts
 from taskmill.recipes.scratch import gathered, numbers, vectors_of
 from taskmill.recipes.tables import column, fitted, read_schema, table_files, unified, with_ids
 from taskmill.select import unit_rows
@@ -150,9 +150,10 @@ def _small(pool: _Pool, keep: Sequence[str]) -> Rows:
         count += len(piece)
     if not count:
         raise InputError(f"{pool.source}: no rows in it; name a table with rows")
-    whole = pa.concat_arrays(ids)
+    whole, tokens = pa.concat_arrays(ids), np.concatenate(lengths)
+    check_counted(tokens, pool.source, pool.counted)
     table = pa.concat_tables(tables).unify_dictionaries() if keep else pa.table({"id": whole})
-    return Rows(table, whole, None, np.concatenate(lengths), None, None)
+    return Rows(table, whole, None, tokens, None, None)
 
 
 def _vectors(pool: _Pool, ids: pa.Array, place: Array, path: Path, embed: Embed) -> Array:

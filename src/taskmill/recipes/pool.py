@@ -26,7 +26,7 @@ from taskmill.recipes.tables import (
 )
 from taskmill.render import answer, prompt
 
-__all__ = ["Columns", "Rows", "matrix", "read_rows", "strings", "texts_of", "token_counts"]
+__all__ = ["Columns", "Rows", "check_counted", "matrix", "read_rows", "strings", "texts_of", "token_counts"]
 
 Array = np.ndarray[Any, Any]
 
@@ -79,6 +79,7 @@ def read_rows(source: str, columns: Columns, numbered: str = "", *, counted: str
     texts = texts_of(table, columns.text, source)
     groups = strings(column(table, columns.group, source, "--group-by")) if columns.group else None
     tokens = token_counts(table, columns.tokens, texts, ids, source, counted)
+    check_counted(tokens, source, counted)
     return Rows(table, ids, texts, tokens, vectors, groups)
 
 
@@ -179,11 +180,16 @@ def token_counts(
             row = ids[pc.index(bad, True).as_py()].as_py()
             raise InputError(f"row {row!r} has no token count of 0 or more in {name!r}; mend or drop it")
         return np.asarray(counts, np.int64)
-    if texts is None and counted:
+    if texts is None:
+        check_counted(np.zeros(0, np.int64), source, counted)
+        return np.ones(table.num_rows, np.int64)
+    return np.fromiter((count_tokens(t.as_py() or "") for t in texts), np.int64, len(texts))
+
+
+def check_counted(tokens: Array, source: str, counted: str) -> None:
+    """Raise UsageError if tokens are `counted` and no row has any: a budget of them would choose all."""
+    if counted and not tokens.any():
         raise UsageError(
             f"{counted} counts tokens, and {source} has no text to count them in; "
             "name its column with --text, or a column of counts with --tokens"
         )
-    if texts is None:
-        return np.ones(table.num_rows, np.int64)
-    return np.fromiter((count_tokens(t.as_py() or "") for t in texts), np.int64, len(texts))

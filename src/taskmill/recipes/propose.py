@@ -155,7 +155,7 @@ def gather(sources: Sequence[str], licence: str = "") -> tuple[dict[str, Dataset
             if meta.key in found and found[meta.key].digest != meta.digest:
                 raise UsageError(
                     f"two datasets are called {meta.key!r} ({found[meta.key].uri} and {meta.uri}); "
-                    "rename one of them"
+                    "rename one of them, or put the splits of one dataset into one folder"
                 )
             found[meta.key] = meta
     if not found:
@@ -323,7 +323,7 @@ def _gate(manifest: Mapping[str, Any]) -> tuple[int, str]:
     if not manifest["funnel"]["propose"]["kept"]:
         dropped = manifest["funnel"]["propose"]["dropped"]
         reasons = (
-            ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "no dataset has two usable fields"
+            ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "no field is fit to be an answer"
         )
         return 3, f"no task was kept ({reasons}); see 1-propose/dropped"
     return 0, "done"

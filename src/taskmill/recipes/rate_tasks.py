@@ -97,14 +97,18 @@ def _row(task: Proposal, meta: DatasetMeta, seed: int) -> dict[str, str] | None:
 def read_ratings(sheet: str) -> dict[str, Any]:
     """Return how often each rating was given, with Wilson intervals of 95 %.
 
-    Raises InputError naming file and row for another word than those of RATINGS.
+    Raises InputError naming file and row for another word than those of RATINGS, or for what is no sheet.
     """
     path = Path(sheet)
     if not path.is_file():
         raise InputError(f"there is no sheet {sheet!r}; write one with taskmill grow rate RUN --out {sheet}")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if rows and "rating" not in rows[0]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns, rows = reader.fieldnames or (), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{sheet} is no CSV in UTF-8 ({error}); save the sheet as one") from None
+    if "rating" not in columns:
         raise InputError(
             f"{sheet} has no column 'rating'; write a sheet with taskmill grow rate RUN --out FILE.csv"
         )

@@ -20,11 +20,12 @@ from taskmill.grow.registry import Registry, Version
 from taskmill.grow.replay import STRATEGIES, Tasks, order, score, spend
 from taskmill.ids import content_id, draw
 from taskmill.ingest import count_tokens
+from taskmill.recipes.check_tasks import holds_proposals, read_tasks
 from taskmill.recipes.layouts import has_layout
 from taskmill.recipes.pool import strings
 from taskmill.recipes.tables import check_out, read_table
 from taskmill.recipes.task_rows import Row, read_task_rows
-from taskmill.record import EXAMPLE_SCHEMA, examples
+from taskmill.record import EXAMPLE_SCHEMA, Dropped, Example, examples
 from taskmill.render import answer, prompt
 from taskmill.select import Budget, Pool, make
 from taskmill.select.embed import embedding
@@ -156,7 +157,10 @@ class ReplayConfig:
             read = re.fullmatch(r"\s*([0-9]+)\s*(tok|tokens)?\s*", part)
             if not read or not int(read[1]):
                 raise ConfigError(f"budget: {self.budget!r} is none; write tasks as 8, 2000tok, or 8,2000tok")
-            found["tokens" if read[2] else "tasks"] = int(read[1])
+            kind = "tokens" if read[2] else "tasks"
+            if kind in found:
+                raise ConfigError(f"budget: {self.budget!r} gives {kind} twice; write 8,2000tok")
+            found[kind] = int(read[1])
         return found.get("tasks"), found.get("tokens")
 
 
@@ -255,16 +259,21 @@ def _registered(version: Version) -> list[_Task]:
 
 def _new_rows(config: ReplayConfig) -> list[Row]:
     """Return the rows of the new tasks; of proposals, which have none, a row without a response each."""
-    table = read_table([config.new])
-    if has_layout(table.column_names):
-        return read_task_rows([config.new], config.task_column)
-    if "instruction" not in table.column_names:
-        raise InputError(f"{config.new}: no column instruction; give proposals or instruction data")
-    from taskmill.record import Example
-
+    path = Path(config.new)
+    texts: list[str | None]
+    if path.suffix in (".json", ".jsonl") and path.is_file() and holds_proposals(path):
+        read: list[Any] = [one.row if isinstance(one, Dropped) else one for one, _ in read_tasks(path)]
+        texts = [task.instruction for task in read]
+    else:
+        table = read_table([config.new])
+        if has_layout(table.column_names):
+            return read_task_rows([config.new], config.task_column)
+        if "instruction" not in table.column_names:
+            raise InputError(f"{config.new}: no column instruction; give proposals or instruction data")
+        texts = strings(table["instruction"]).to_pylist()
     found = []
-    for i, text in enumerate(strings(table["instruction"]).to_pylist()):
-        if not (text or "").strip():
+    for i, text in enumerate(texts):
+        if not text or not text.strip():
             raise InputError(f"{config.new}: row {i} (counted from 0) has no instruction; mend or drop it")
         found.append(Row(Example(content_id(text), "", "", text, ""), content_id(text), text, ()))
     return found

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from taskmill.errors import ConfigError
 from taskmill.export.terms import LicencePolicy
 from taskmill.ingest.metadata import read_rows
 from taskmill.record import DatasetMeta, Dropped, Reason
@@ -46,6 +48,10 @@ class Filters:
         metadata={"help": "with --family-cap: 1 keeps the families' proportions, more flattens them"},
     )
 
+    def __post_init__(self) -> None:
+        if not 0 < self.near <= 1:
+            raise ConfigError(f"near: expected a share over 0 and up to 1, got {self.near:g}")
+
     def policy(self) -> LicencePolicy:
         """Return the licence policy."""
         return LicencePolicy(self.use, self.allow_licence, self.deny_licence)
@@ -67,7 +73,8 @@ def decide(
     everything = list(proposals)
     lost = [one for one in everything if isinstance(one, Dropped)]
     left = [one for one in everything if isinstance(one, Proposal)]
-    figures: dict[str, Any] = task_checks.triples(left)
+    read: list[Any] = [one.row if isinstance(one, Dropped) else one for one in everything]
+    figures: dict[str, Any] = task_checks.triples(one for one in read if one.instruction)
 
     def keep(judged: Iterable[Proposal | Dropped]) -> list[Proposal]:
         stay = []
@@ -133,7 +140,7 @@ def with_dataset(proposal: Proposal, metas: Sequence[DatasetMeta]) -> Proposal:
     if any(meta.key == proposal.key for meta in metas):
         meta = next(meta for meta in metas if meta.key == proposal.key)
     elif proposal.dataset:
-        found = [meta for meta in metas if proposal.dataset in (meta.name, meta.key)]
+        found = [meta for meta in metas if proposal.dataset in (meta.name, meta.key, Path(meta.uri).stem)]
         if len(found) != 1:
             return proposal
         meta = found[0]

@@ -76,6 +76,7 @@ def write_prove_report(path: Path, record: Mapping[str, Any]) -> Path:
         "record": record,
         "result": result,
         "config": record["config"],
+        "makes": bool({"ours", "ours-unfiltered", "ours+replay"} & set(result["arms"])),
         "figures": _figures(record),
         "overall": forest(result["effects"]) if "targets" in result else {},
         "targets": [

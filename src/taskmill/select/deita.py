@@ -78,7 +78,8 @@ def column_scores(pool: Pool, columns: tuple[str, ...], method: str) -> Array:
         if pool.table is None or name not in pool.table.column_names:
             there = ", ".join(pool.table.column_names) if pool.table is not None else "none"
             raise UsageError(
-                f"{method}: no column {name!r} to score by; name one with scores=. Columns: {there}"
+                f"{method}: no column {name!r} to score by; name one with --set scores=COLUMN. "
+                f"Columns: {there}"
             )
         kind = pool.table[name].type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):

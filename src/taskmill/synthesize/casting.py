@@ -15,7 +15,7 @@ from taskmill.record import Dropped, Example, Reason
 from taskmill.synthesize.pair_format import Pair, split_options, split_reasoning
 from taskmill.synthesize.pretraining import pair_of
 
-__all__ = ["CAP", "FORMATS", "Annotated", "capped", "cast", "format_of", "from_row", "to_row"]
+__all__ = ["CAP", "FORMATS", "Annotated", "capped", "cast", "format_of", "from_row", "incomplete", "to_row"]
 
 FORMATS = ("free", "options", "free-cot", "options-cot")
 
@@ -50,8 +50,8 @@ def format_of(pair: Pair) -> str:
 def cast(examples: Iterable[Example]) -> tuple[list[Annotated], list[Dropped]]:
     """Return the texts of examples that ask questions, one record for each dataset, text and format.
 
-    Examples without a text or a question are dropped, and so is what is asked twice of a text (the first by
-    id stays). Records are sorted by id: the order of the examples changes nothing.
+    Examples without a text, a question or an answer are dropped, and so is what is asked twice of a text (the
+    first by id stays). Records are sorted by id: the order of the examples changes nothing.
     """
     found: dict[tuple[str, str, str, str], dict[str, Pair]] = defaultdict(dict)
     lost: list[Dropped] = []
@@ -62,6 +62,8 @@ def cast(examples: Iterable[Example]) -> tuple[list[Annotated], list[Dropped]]:
             lost.append(Dropped(example, "cast", Reason.NOT_APPLICABLE, "it has no text"))
         elif not question:
             lost.append(Dropped(example, "cast", Reason.NOT_A_QUESTION, "nothing in it asks a question"))
+        elif not pair.answer.strip():
+            lost.append(Dropped(example, "cast", Reason.EMPTY, "its question has no answer"))
         else:
             name = ":".join(filter(None, (source.dataset, source.config))) or source.url
             own = found[name, context, format_of(pair), source.licence]
@@ -88,14 +90,17 @@ def from_row(row: Mapping[str, Any], name: str) -> Annotated | None:
     Pairs stand in `QA_list` or `pairs`, with the keys Q and A or question and answer; `rc_name` or `dataset`
     names the dataset, else `name` does.
     """
-    listed = row.get("QA_list") or row.get("pairs")
     context = str(row.get("context") or "").strip()
-    found = [_pair(one) for one in listed] if isinstance(listed, list) else []
-    pairs = tuple(pair for pair in found if pair is not None)
+    pairs = tuple(pair for pair in _listed(row) if pair is not None)
     if not context or not pairs:
         return None
     dataset = str(row.get("rc_name") or row.get("dataset") or name)
     return Annotated(dataset, context, pairs, str(row.get("QA_type") or ""), str(row.get("licence") or ""))
+
+
+def incomplete(row: Mapping[str, Any]) -> list[int]:
+    """Return the places of the row's pairs that lack a question or an answer, counted from 0."""
+    return [place for place, pair in enumerate(_listed(row)) if pair is None]
 
 
 def to_row(record: Annotated) -> dict[str, Any]:
@@ -108,6 +113,11 @@ def to_row(record: Annotated) -> dict[str, Any]:
         "rc_name": record.dataset,
         "licence": record.licence,
     }
+
+
+def _listed(row: Mapping[str, Any]) -> list[Pair | None]:
+    listed = row.get("QA_list") or row.get("pairs")
+    return [_pair(one) for one in listed] if isinstance(listed, list) else []
 
 
 def _pair(one: object) -> Pair | None:

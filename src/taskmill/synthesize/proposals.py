@@ -5,7 +5,7 @@ that are its input, the one that is its output; and how proposals made elsewhere
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -113,7 +113,8 @@ def read_proposal(row: Mapping[str, Any], **known: str) -> Proposal | Dropped:
         wrong = "instruction" if not isinstance(instruction, str) else "a list of fields"
         return dropped(found, Reason.SCHEMA, f"{wrong} is not text; write names as strings")
     if len(set(outputs)) > 1:
-        return dropped(found, Reason.MULTI_OUTPUT, f"{len(set(outputs))} output fields: {', '.join(outputs)}")
+        found = replace(found, output_field=", ".join(outputs))
+        return dropped(found, Reason.MULTI_OUTPUT, f"{len(set(outputs))} output fields: {found.output_field}")
     empty = [
         name for name, value in zip(said, (found.instruction, inputs, outputs), strict=True) if not value
     ]
@@ -126,19 +127,19 @@ _TEXTS = ("dataset", "config", "task_name", "mode", "model", "call")
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    """Return a text that every encoding can write: half a surrogate pair becomes a question mark."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 
 def _first(row: Mapping[str, Any], *names: str) -> Any:
-    return next((row[name] for name in names if name in row), None)
+    return next((row[name] for name in names if row.get(name) is not None), None)
 
 
 def _names(value: Any) -> list[str] | None:
     """Return field names of a list or a string; [] where there is nothing, None for another kind."""
     if value is None:
         return []
-    if isinstance(value, str):
-        return [value.strip()] if value.strip() else []
-    if not isinstance(value, Sequence) or not all(isinstance(name, str) for name in value):
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, Sequence) or not all(isinstance(name, str) for name in listed):
         return None
-    return [name.strip() for name in value if name.strip()]
+    return [_text(name).strip() for name in listed if name.strip()]

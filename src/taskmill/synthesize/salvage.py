@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Salvaged", "salvage"]
+__all__ = ["LONGEST", "Salvaged", "salvage"]
 
 LONGEST = 65_536
 """Characters of a reply that are read (chosen: a hundred times what three tasks take)."""
@@ -40,6 +40,7 @@ def salvage(reply: str, mark: str = "instruction") -> Salvaged:
     """Return the whole objects of a reply that have the key `mark`, in order; those of a cut reply too.
 
     Python's quotes, True and None, commas before a closing bracket and words around the JSON are understood.
+    What stands behind the first `LONGEST` characters is lost, which `torn` says.
     """
     text = reply[:LONGEST]
     found: list[tuple[str, dict[str, Any]]] = []
@@ -57,7 +58,7 @@ def salvage(reply: str, mark: str = "instruction") -> Salvaged:
         whole = at
         _collect(named[1].strip() if named else "", value, mark, found)
     rest = text[whole:]
-    return Salvaged(found, cut and re.search(r"[^\s,}\]]", rest) is not None)
+    return Salvaged(found, len(reply) > LONGEST or (cut and re.search(r"[^\s,}\]]", rest) is not None))
 
 
 def _collect(key: str, value: Any, mark: str, found: list[tuple[str, dict[str, Any]]]) -> None:
@@ -151,7 +152,9 @@ def _string(text: str, at: int) -> tuple[str, int]:
         if sign == closing:
             after = _skip(text, at + 1)
             if after >= len(text) or text[after] in ",}]:":
-                return "".join(parts), at + 1
+                # An escaped pair of surrogates (an emoji) is one character.
+                whole = "".join(parts).encode("utf-16-le", "surrogatepass")
+                return whole.decode("utf-16-le", "replace"), at + 1
         parts.append(sign)
         at += 1
     raise _Cut

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import ceil
 from typing import Any
 
 from taskmill.record import DatasetMeta, Dropped, Reason
@@ -189,11 +190,15 @@ def _place(proposal: Proposal, data: Mapping[str, str]) -> tuple[Any, ...]:
     return where, tuple(fields), proposal.output_field.casefold().strip()
 
 
+def _plain(instruction: str) -> str:
+    return " ".join(re.findall(r"\w+", instruction.casefold()))
+
+
 def _same_words(members: Sequence[tuple[int, Proposal]]) -> Iterable[tuple[int, Dropped]]:
     exact: dict[str, Proposal] = {}
     alike: dict[str, Proposal] = {}
     for i, proposal in members:
-        plain = " ".join(re.findall(r"\w+", proposal.instruction.casefold()))
+        plain = _plain(proposal.instruction)
         first = exact.get(proposal.instruction)
         if first is not None:
             yield i, dropped(proposal, Reason.DUPLICATE, f"exact: the instruction of {first.id}", 1.0)
@@ -205,26 +210,30 @@ def _same_words(members: Sequence[tuple[int, Proposal]]) -> Iterable[tuple[int, 
 
 
 def _near_words(members: Sequence[tuple[int, Proposal]], near: float) -> Iterable[tuple[int, Dropped]]:
-    if len(members) < 2:
-        return
-    import numpy as np
-    import pyarrow as pa
+    """Yield each task that has `near` of its words (Jaccard) in common with one that stays before it.
 
-    from taskmill.kernels.near import bands_for, sketch
-    from taskmill.kernels.rivals import nearest_before
-
-    texts = pa.array([proposal.instruction for _, proposal in members], pa.large_string())
-    found = sketch(texts, 1, bands_for(near))
-    survivors, scores = nearest_before(texts, found, 1, near, np.arange(len(members)))
-    for at, (survivor, score) in enumerate(zip(survivors.tolist(), scores.tolist(), strict=True)):
-        if survivor != at:
-            i, proposal = members[at]
-            detail = f"near: {score:.2f} of the words are those of {members[survivor][1].id}"
-            yield i, dropped(proposal, Reason.DUPLICATE, detail, float(score))
+    Exact: with the rarest words first, two sets that are so alike share one of their first
+    n - ceil(near · n) + 1 words (prefix filter: Chaudhuri et al. 2006), so only such pairs are compared.
+    """
+    sets = [frozenset(_plain(proposal.instruction).split()) for _, proposal in members]
+    counts = Counter(word for words in sets for word in words)
+    staying: dict[str, list[int]] = defaultdict(list)
+    for at, ((i, proposal), words) in enumerate(zip(members, sets, strict=True)):
+        reach = len(words) - ceil(near * len(words) - 1e-9) + 1
+        first = sorted(words, key=lambda word: (counts[word], word))[:reach]
+        for other in sorted({place for word in first for place in staying[word]}):
+            score = len(words & sets[other]) / len(words | sets[other])
+            if score >= near:
+                detail = f"near: {score:.2f} of the words are those of {members[other][1].id}"
+                yield i, dropped(proposal, Reason.DUPLICATE, detail, score)
+                break
+        else:
+            for word in first:
+                staying[word].append(at)
 
 
 def triples(proposals: Iterable[Proposal]) -> dict[str, int]:
-    """Count distinct instructions, and tasks whose (dataset, input fields, output) another has too."""
+    """Count distinct instructions, and tasks whose (dataset, input fields, output) one before has too."""
     instructions: set[str] = set()
     found: Counter[tuple[str, tuple[str, ...], str]] = Counter()
     for proposal in proposals:

@@ -39,8 +39,9 @@ from taskmill.train.config import TrainConfig
 from taskmill.train.encode import Encoded, Encoder
 from taskmill.train.loop import OnStep, train
 from taskmill.train.loss import Supervised
+from taskmill.train.prefix import lay_out
 from taskmill.train.rows import TrainRow, student_rows, tapt_rows
-from taskmill.train.tree import Tree, pad
+from taskmill.train.tree import Tree, pad, trees
 
 __all__ = ["Item", "Outcome", "Student", "grade", "metric"]
 
@@ -120,6 +121,7 @@ class Student:
         self.layout, self.norm, self.max_new_tokens = layout, norm, max_new_tokens
         self._base = find(config.base)
         self._kept: Any = None
+        self._tried, self._shares = 0, False
         self._tokenizer = load_tokenizer(self._base)
         settings = {k: v for k, v in to_mapping(self.config).items() if k not in _ELSEWHERE}
         begun = [adapter_digest(config.init_adapter)] if config.init_adapter else []
@@ -235,7 +237,7 @@ class Student:
         with torch.no_grad():
             written = dict(zip(free, self._written(model, [items[i] for i in free]), strict=True))
             return [
-                self._chosen(supervised, item, model.device) if item.choices else written[i]
+                self._chosen(model, supervised, item) if item.choices else written[i]
                 for i, item in enumerate(items)
             ]
 
@@ -272,20 +274,36 @@ class Student:
                 for parameter, value in before:
                     parameter.copy_(value)
 
-    def _chosen(self, supervised: Supervised, item: Item, device: Any) -> str:
+    def _chosen(self, model: Any, supervised: Supervised, item: Item) -> str:
         """Return the likeliest choice, the first of equal ones. One that is too long cannot be chosen."""
         torch, _, _ = packages()
         encoded = [(c, self._encoded(replace(item.example, response=c))) for c in item.choices]
         rows = [(choice, row) for choice, row in encoded if row is not None]
         if not rows:
             return item.choices[0]
-        batch = pad([Tree((row,)) for _, row in rows], torch, device)
+        batch = pad(self._side_by_side(model, supervised, [row for _, row in rows]), torch, model.device)
         targets = batch.ids.roll(-1, dims=1)[batch.wanted]
         logits = supervised.logits(batch).float()
         losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         parts = losses.split([row.supervised for _, row in rows])
         sums = [float(p.mean() if self.norm == "mean" else p.sum()) for p in parts]
         return min(zip(sums, range(len(rows)), rows, strict=True))[2][0]
+
+    def _side_by_side(self, model: Any, supervised: Supervised, rows: Sequence[Encoded]) -> list[Tree]:
+        """Return an item's choices behind one prompt read once, if the model takes that; else one by one.
+
+        Whether it does is told as in training, at each longer item: by rule, then by trying.
+        """
+        longest, apart = sum(len(row.ids) for row in rows), [Tree((row,)) for row in rows]
+        rows = [replace(row, group="") for row in rows]
+        together = list(trees(rows, longest))
+        if not any(tree.shared for tree in together):
+            return apart
+        if longest > self._tried:
+            kind = "bf16" if model.dtype.itemsize < 4 else "fp32"
+            found = lay_out(rows, [], model, supervised, self.config.prefix, longest, kind)
+            self._tried, self._shares = longest, found.prefix == "shared"
+        return together if self._shares else apart
 
     def _encoded(self, example: Example) -> Encoded | None:
         encoder = Encoder(self._tokenizer, self.config.max_length)

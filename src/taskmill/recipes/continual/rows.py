@@ -44,16 +44,21 @@ class Data:
 
     def digest(self, row: int) -> str:
         """Return the content of a row as a hash."""
-        e = self.rows[row].example
-        return content_id(e.instruction, e.context, e.response, *self.rows[row].golds)
+        return _content(self.rows[row])
+
+
+def _content(row: Row) -> str:
+    e = row.example
+    return content_id(e.instruction, e.context, e.response, *row.golds)
 
 
 def read(config: ContinualConfig, lengths: Lengths) -> Data:
     """Read the stages and the unseen tasks.
 
-    A row that an earlier stage has (by id) is no part of a later one, so that a registry's versions are
-    stages as they are. Raises InputError for a stage without a row to train on, for one without tasks, and
-    for a test task that a stage has.
+    A row that an earlier stage has is no part of a later one, so that a registry's versions are stages as
+    they are. It is told by its texts: rows of tables without ids are numbered from 0 in each. Raises
+    InputError for a stage without a row to train on, for one without tasks, and for a test task that a stage
+    has.
     """
     rows: list[Row] = []
     stages: list[list[int]] = []
@@ -62,10 +67,12 @@ def read(config: ContinualConfig, lengths: Lengths) -> Data:
     for source in config.stages:
         own = read_task_rows([source], config.task_column)
         readable = [isinstance(n, int) for n in lengths(r.example for r in own)]
-        fresh = [r for r, fits in zip(own, readable, strict=True) if fits and r.example.id not in seen]
+        contents = [_content(r) for r in own]
+        told = zip(own, contents, readable, strict=True)
+        fresh = [r for r, content, fits in told if fits and content not in seen]
         refused += readable.count(False)
         repeated += readable.count(True) - len(fresh)
-        seen |= {r.example.id for r in own}
+        seen.update(contents)
         if not fresh:
             raise InputError(f"{source}: no row of it is new and can be trained on; give a stage with rows")
         stages.append(list(range(len(rows), len(rows) + len(fresh))))

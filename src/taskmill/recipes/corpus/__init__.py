@@ -138,7 +138,7 @@ def corpus(
             session.fail(error)
             raise
         session.manifest["throughput"] = _throughput(session)
-        session.end(*_gate(session.manifest, config))
+        session.end(*_gate(session.manifest, config, ratio))
         _report(run.path, session.manifest, to_mapping(config))
         return session.manifest
 
@@ -267,7 +267,7 @@ def _ratio(text: str) -> float:
     return own / other
 
 
-def _gate(manifest: Mapping[str, Any], config: CorpusConfig) -> tuple[int, str]:
+def _gate(manifest: Mapping[str, Any], config: CorpusConfig, ratio: float) -> tuple[int, str]:
     if manifest["stopped"]:
         return 3, f"budget reached: {manifest['stopped']}; raise it and run the same command to continue"
     failed = manifest["calls"]["failed"]
@@ -277,6 +277,13 @@ def _gate(manifest: Mapping[str, Any], config: CorpusConfig) -> tuple[int, str]:
     total = sum(manifest["tokens"].values())
     if not total:
         return 3, "no text is left for the corpus, see the reasons in the dropped parts"
+    tuning = round(manifest["tokens"]["tuning"] * (1 + ratio if config.general else 1))
+    if config.tokens and tuning > 1.005 * config.tokens:
+        beside = " and the general instructions beside it" if config.general else ""
+        return 3, (
+            f"the tuning data{beside} take {tuning:,} of {config.tokens:,} tokens, which leaves no room for "
+            "texts; lower --tuning-repeat or raise --tokens"
+        )
     if manifest["texts"]["wanted"] and not manifest["pairs"]:
         return 3, "no text has got a pair, see the reasons in the dropped parts"
     # 0.5 %: what the accounting promises

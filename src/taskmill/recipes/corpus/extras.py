@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ from taskmill.errors import InputError
 from taskmill.ids import content_id
 from taskmill.ingest.tokens import count_tokens
 from taskmill.recipes.evaluation_sets import HeldOut
-from taskmill.recipes.layouts import as_examples, has_layout
+from taskmill.recipes.layouts import as_examples, has_layout, with_answer
 from taskmill.recipes.tables import read_table
 from taskmill.record import EXAMPLE_SCHEMA, Dropped, Example, Reason, Source, examples
 from taskmill.render import answer, prompt
-from taskmill.synthesize.casting import CAP, Annotated, capped, cast, from_row
+from taskmill.synthesize.casting import CAP, Annotated, capped, cast, from_row, incomplete
 from taskmill.synthesize.pair_format import Shown, render
 
 __all__ = ["Extra", "read_annotated", "read_general", "tuning_tokens"]
@@ -77,25 +77,30 @@ def read_annotated(sources: Sequence[str], held: HeldOut, extra: Extra, cap: int
 
 def _read(source: str, extra: Extra) -> list[Annotated]:
     """Return the records of a table: rows with pairs, or examples to be cast as such."""
-    table = read_table([source])
+    table = with_answer(read_table([source]))
     if "QA_list" in table.column_names or "pairs" in table.column_names:
         records = []
         for number, row in enumerate(table.to_pylist()):
-            record = from_row(row, Path(source).stem)
+            record, lacking = from_row(row, Path(source).stem), f"row {number} (counted from 0) lacks"
+            name, context = content_id(source, str(number)), str(row.get("context") or "")
             if record is None:
-                name = content_id(source, str(number))
-                bare = Example(name, "qa", str(row.get("context") or ""), "", "")
                 extra.came += 1
-                extra.drop(bare, Reason.EMPTY, f"row {number} (counted from 0) lacks a text or pairs")
-            else:
-                extra.came += len(record.pairs)
-                records.append(record)
+                extra.drop(Example(name, "qa", context, "", ""), Reason.EMPTY, f"{lacking} a text or pairs")
+                continue
+            extra.came += len(record.pairs)
+            records.append(record)
+            for place in incomplete(row):
+                bare = Example(content_id(name, str(place)), "qa", context, "", "")
+                extra.came += 1
+                extra.drop(bare, Reason.EMPTY, f"{lacking} question or answer in pair {place}")
         return records
     if not has_layout(table.column_names):
         return []
     own = set(EXAMPLE_SCHEMA.names) <= set(table.column_names)
     given = list(examples(table) if own else as_examples(table))
-    records, dropped = cast(given)
+    found, dropped = cast(given)
+    # Rows that name no dataset are of the one that their file is.
+    records = [r if r.dataset else replace(r, dataset=Path(source).stem) for r in found]
     extra.came += len(given)
     extra.lost += dropped
     return records

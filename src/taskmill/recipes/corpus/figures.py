@@ -104,7 +104,7 @@ def categories(kept: Sequence[Example]) -> dict[str, Any]:
         found[f"{example.task}: {first}"] += 1
         tasks[f"{example.task}, reasoned" if split_reasoning(pair)[1] else example.task] += 1
     total = sum(found.values())
-    entropy = -sum(n / total * log2(n / total) for n in found.values()) if total else 0.0
+    entropy = sum(n / total * log2(total / n) for n in found.values()) if total else 0.0
     most = dict(sorted(found.items(), key=lambda c: (-c[1], c[0]))[:MOST_CATEGORIES])
     return {
         "pairs_by_task": dict(sorted(tasks.items())),

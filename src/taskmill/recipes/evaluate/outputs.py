@@ -35,7 +35,7 @@ def grade_outputs(
     Optional columns: `options` (a list), `id`, `language`. A target may be a list of right answers; where the
     suite's answers are letters or labels, it may be the index or the text of one of the `options`.
     `duplicate_options` counts the rows where a text stands twice among them. Raises UsageError for a missing
-    column, InputError naming file and row for a target that is missing or that no output could match.
+    column, InputError naming file and row for a missing task or target, or one that no output could match.
     """
     own = get(suite)
     rows = _read(outputs)
@@ -43,7 +43,7 @@ def grade_outputs(
     golds = [
         _golds(row["target"], o, own, outputs, n) for n, (row, o) in enumerate(zip(rows, listed, strict=True))
     ]
-    tasks = [str(row["task"]) for row in rows]
+    tasks = [_task(row["task"], outputs, n) for n, row in enumerate(rows)]
     wanted = wanted_by_task(own, tasks, golds, listed)
     extractor, metric = EXTRACTORS.get(own.extractor), metric_of(own)
     marks, trace = [], []
@@ -94,6 +94,13 @@ def _read(source: str) -> list[dict[str, Any]]:
     except UnicodeDecodeError:
         raise InputError(f"{source}: a text in {', '.join(kept)} is not UTF-8; only outputs may be") from None
     return [{**row, "output": text} for row, text in zip(rows, shown, strict=True)]
+
+
+def _task(value: Any, source: str, number: int) -> str:
+    named = "".join(map(str, _cells(value))).strip()
+    if not named:
+        raise InputError(f"{source}: row {number} (counted from 0) has no 'task'; name the one it is of")
+    return str(value)
 
 
 def _golds(value: Any, options: Sequence[str], suite: Suite, source: str, number: int) -> tuple[str, ...]:

@@ -161,7 +161,7 @@ def _json(value: Any) -> bytes:
 
 def _asked(config: PretrainConfig, corpus: Corpus) -> Asked:
     seed = config.train.seed
-    targets = questions(config.target, config.test_rows, seed, corpus.asked)
+    targets = questions(config.target, config.test_rows, seed, corpus.asked, corpus.told)
     if config.general_items:
         general = questions(config.general_items, config.test_rows, seed)
     else:

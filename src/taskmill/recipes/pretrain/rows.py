@@ -17,7 +17,7 @@ from taskmill.errors import InputError, UsageError
 from taskmill.ids import content_id, draw
 from taskmill.ingest import IngestConfig, read_sources
 from taskmill.recipes.corpus.rows import fill
-from taskmill.recipes.layouts import as_examples
+from taskmill.recipes.layouts import as_examples, with_answer
 from taskmill.recipes.tables import read_table
 from taskmill.record import DOCUMENT_SCHEMA, EXAMPLE_SCHEMA, Document, Example, documents, examples
 from taskmill.render import escape
@@ -46,6 +46,9 @@ GENERAL_CHUNK = 256
 GENERAL_TEXTS = 64
 """General texts at most, by chance (chosen: a perplexity of 64 x 256 tokens is told to 2 percent)."""
 
+TOLD_WORDS = 6
+"""Words of a question from which its standing in other text is no chance (chosen: "what is it for" is)."""
+
 Lengths = Callable[[Sequence[Document]], list[int | str]]
 
 
@@ -53,13 +56,15 @@ Lengths = Callable[[Sequence[Document]], list[int | str]]
 class Corpus:
     """The rows of a corpus by arm, as documents sorted by id; `general` are instructions, in all arms alike.
 
-    `asked`: the questions of its pairs, as words alone.
+    `asked`: the questions of its pairs, as words alone; `told`: the words of its general instructions and
+    tuning data, each between spaces.
     """
 
     rows: dict[str, list[Document]]
     general: list[Document]
     asked: frozenset[str]
     manifest: dict[str, Any]
+    told: str = ""
 
 
 def read_corpus(folder: str) -> Corpus:
@@ -73,6 +78,7 @@ def read_corpus(folder: str) -> Corpus:
     augmented: list[Document] = []
     general: list[Document] = []
     inside: set[str] = set()
+    told: dict[str, None] = {}
     for path in parts(place / "data"):
         table = pq.read_table(path, columns=["id", "kind", "text", "texts"])
         for row in table.to_pylist():
@@ -80,6 +86,8 @@ def read_corpus(folder: str) -> Corpus:
             (general if row["kind"] == "general" else augmented).append(document)
             if row["kind"] in ("augmented", "raw"):
                 inside |= set(row["texts"])
+            else:
+                told[joined(row["text"])] = None
     with closing(frame.scan(parts(place / "2-screen" / "kept"), DOCUMENT_SCHEMA)) as tables:
         raw = [Document(d.id, d.text) for table in tables for d in documents(table) if d.id in inside]
     if not raw:
@@ -87,7 +95,9 @@ def read_corpus(folder: str) -> Corpus:
     with closing(frame.scan(parts(place / "5-corpus" / "kept"), EXAMPLE_SCHEMA)) as tables:
         asked = frozenset(joined(pair_of(e)[0]) for table in tables for e in examples(table))
     of = {"raw": raw, "augmented": augmented}
-    return Corpus({arm: _sorted(own) for arm, own in of.items()}, _sorted(general), asked, manifest)
+    return Corpus(
+        {arm: _sorted(own) for arm, own in of.items()}, _sorted(general), asked, manifest, "\n".join(told)
+    )
 
 
 def _sorted(rows: Iterable[Document]) -> list[Document]:
@@ -156,9 +166,11 @@ class Asked:
 
 
 def questions(
-    given: Sequence[str], most: int, seed: int, asked: frozenset[str] = frozenset()
+    given: Sequence[str], most: int, seed: int, asked: frozenset[str] = frozenset(), told: str = ""
 ) -> list[Questions]:
     """Return the questions of tables and suites, at most so many of each (0: all), by chance.
+
+    Left out are those that a corpus asks: `asked` and `told` of it.
 
     Raises InputError for a table without a question and an answer, UsageError where none is left to ask.
     """
@@ -166,7 +178,7 @@ def questions(
     for one in given:
         name, file = _named(one)
         probes = _of_suite(name, file) if file else _of_table(one)
-        new = [probe for probe in probes if joined(_question(probe)) not in asked]
+        new = [probe for probe in probes if not _met(joined(_question(probe)), asked, told)]
         new.sort(key=lambda p: (draw(seed, p.item.example.id, "question"), p.item.example.id))
         if not new:
             raise UsageError(f"{one}: no question is left to ask; name other held-out rows")
@@ -176,6 +188,11 @@ def questions(
     if twice:
         raise UsageError(f"two targets are called {twice[0]}; give their files different names")
     return found
+
+
+def _met(question: str, asked: frozenset[str], told: str) -> bool:
+    long = len(question.split()) >= TOLD_WORDS
+    return question in asked or (long and f" {question.strip()} " in told)
 
 
 def _named(one: str) -> tuple[str, str]:
@@ -188,7 +205,7 @@ def _named(one: str) -> tuple[str, str]:
 
 def _of_table(source: str) -> list[Probe]:
     """Read a table of examples, or of question, answer and maybe context, options and further `answers`."""
-    table = read_table([source])
+    table = with_answer(read_table([source]))
     listed = table["answers"].to_pylist() if "answers" in table.column_names else [None] * len(table)
     found = []
     for example, more in zip(as_examples(table), listed, strict=True):

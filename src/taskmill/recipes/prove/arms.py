@@ -14,7 +14,7 @@ from taskmill.export.folder import stages
 from taskmill.ids import content_id, draw
 from taskmill.ingest import IngestConfig, read_sources
 from taskmill.recipes.evaluation_sets import SHIPPED
-from taskmill.recipes.layouts import as_examples, without_end_tokens
+from taskmill.recipes.layouts import as_examples, with_answer, without_end_tokens
 from taskmill.recipes.prove.config import ProveConfig, Target
 from taskmill.recipes.prove.items import Test
 from taskmill.recipes.prove.overlap import Guard
@@ -79,6 +79,9 @@ def passages(target: Target, guard: Guard, seed: int) -> Passages:
             )
         else:
             kept[one.id] = one
+    if not kept and not sum(overlap.values()):
+        why = lost[0][3].rstrip(".") if lost else "nothing is in it"
+        raise InputError(f"{target.text} has no passage ({why}); give a table with a column text, or files")
     if not kept:
         raise InputError(
             f"{target.text}: none of {read} passages is left, {sum(overlap.values())} overlap with the "
@@ -189,7 +192,7 @@ def stocks(
 
 
 def _table(source: str) -> list[Example]:
-    table, _ = without_end_tokens(read_table([source]))
+    table, _ = without_end_tokens(with_answer(read_table([source])))
     return list(as_examples(table))
 
 

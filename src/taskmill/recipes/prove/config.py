@@ -53,7 +53,11 @@ class ProveConfig:
     )
     task: str = field(default="exqa", metadata={"help": "task type of the test, and of what is made for it"})
     labels: tuple[str, ...] = field(
-        default=(), metadata={"help": "labels of the test, the positive one first; default: as found in it"}
+        default=(),
+        metadata={
+            "help": "labels of the test, the positive one first; where it has numbers, what these mean from "
+            "0 on; default: as found in it"
+        },
     )
     arms: tuple[str, ...] = field(
         default=("none", "tapt", "ours"),
@@ -211,6 +215,8 @@ def _check_target(target: Target) -> None:
         raise UsageError("no test is given; name a table of questions with --test")
     if target.name.startswith(".") or "/" in target.name or target.name in ("units", "ledger", "speed"):
         raise ConfigError(f"targets: {target.name!r} is no name for a folder; choose another")
+    if target.labels and len(set(target.labels)) < max(2, len(target.labels)):
+        raise ConfigError(f"labels: {', '.join(target.labels)}; name two or more, each once")
     if target.task not in prompts():
         known = ", ".join(prompts())
         raise ConfigError(f"task: there are no test prompts for {target.task}; known: {known}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +35,10 @@ _CONTEXT = ("context", "passage", "text", "premise", "evidence")
 _QUESTION = ("question", "hypothesis", "claim", "statement")
 _GOLDS = ("answers", "answer")
 _SLOT = re.compile(r"\{(question|labels)\}")
+_WRITTEN = re.compile(r"""\s*(?:\[\s*|\{\s*['"]text['"]\s*:\s*(?:array\()?\[\s*)['"]""")
+"""How a list of answers, or SQuAD's structure, begins in a cell of CSV."""
+_ARRAY = re.compile(r"""['"]\s+['"]""")
+"""What stands between the texts of an array of numpy's that was written as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,8 @@ def read_test(target: Target, seed: int) -> Test:
         raise InputError(f"{target.test} holds no row; give a table with context, question and answers")
     labelled = isinstance(get(target.task), LabelType)
     found = dict.fromkeys(_question(where, row, target, labelled) for where, row in rows)
+    if labelled and target.labels:
+        found = dict.fromkeys(_numbered(list(found), target))
     labels = _labels(list(found), target) if labelled else ()
     by_chance = sorted(found, key=lambda q: (draw(seed, q.id, "prove question"), q.id))
     return Test(target.task, by_chance, labels, len(rows))
@@ -107,7 +116,12 @@ def read_test(target: Target, seed: int) -> Test:
 def _question(where: str, row: Mapping[str, Any], target: Target, labelled: bool) -> Question:
     context = _first(row, _CONTEXT)
     question = _first(row, _QUESTION)
-    golds = _golds(row.get("label")) if labelled else _golds(next((row[n] for n in _GOLDS if n in row), None))
+    try:
+        golds = _golds(row.get("label") if labelled else next((row[n] for n in _GOLDS if n in row), None))
+    except ValueError:
+        raise InputError(
+            f"{where}: the answers are a structure written as text; save the table as Parquet or JSON Lines"
+        ) from None
     needs_one = any("{question}" in wording for wording in prompts()[target.task])
     missing = [
         name
@@ -119,9 +133,17 @@ def _question(where: str, row: Mapping[str, Any], target: Target, labelled: bool
         if not there
     ]
     if missing:
-        raise InputError(f"{where}: no text in {', '.join(missing)}; a test of {target.task} needs it")
+        there = ", ".join(row)
+        raise InputError(
+            f"{where}: no text in {', '.join(missing)}; a test of {target.task} needs it, so rename a column "
+            f"(there are {there}) or leave out such rows"
+        )
     golds = tuple(dict.fromkeys(golds))
-    return Question(content_id(context, question, *golds)[:24], context, question, golds)
+    if labelled and len(golds) > 1:
+        raise InputError(
+            f"{where}: {len(golds)} labels; a question of {target.task} has one, so keep one or leave it out"
+        )
+    return Question(_id(context, question, golds), context, question, golds)
 
 
 def _first(row: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -130,17 +152,64 @@ def _first(row: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def _golds(value: Any) -> list[str] | tuple[str, ...]:
-    """Return the right answers in a cell: a text, a number, a list, or SQuAD's {text: […]}."""
+    """Return the right answers in a cell: a text, a number, a list, or SQuAD's {text: […]}.
+
+    A table that had a gap holds whole numbers as 1.0; nan is a gap. Lists may be written as text, as CSV has
+    them: ValueError for one that cannot be read.
+    """
     if isinstance(value, Mapping):
         return _golds(value.get("text"))
     if isinstance(value, list):
         return [gold for one in value for gold in _golds(one)]
+    if isinstance(value, float):
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value
     text = "" if value is None else str(value).strip()
+    if _WRITTEN.match(text):
+        return _golds(_unwritten(text))
     return [text] if text else []
 
 
+def _unwritten(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        if _ARRAY.search(text):  # Python would join its texts into one
+            raise
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, RecursionError) as error:
+        raise ValueError(text) from error
+
+
+def _numbered(questions: Sequence[Question], target: Target) -> Sequence[Question]:
+    """Return questions with the user's labels in place of their numbers, where no label is a number."""
+    there = {q.golds[0] for q in questions}
+    if not all(map(_is_number, there)) or any(map(_is_number, target.labels)):
+        return questions
+    known = {str(number): label for number, label in enumerate(target.labels)}
+    other = sorted(there - set(known))
+    if other:
+        raise InputError(
+            f"{target.test}: there is a label {other[0]}, and --labels names 0 to {len(known) - 1}; "
+            "name all labels in the order of their numbers"
+        )
+    named = [(q, known[q.golds[0]]) for q in questions]
+    return [replace(q, id=_id(q.context, q.question, (gold,)), golds=(gold,)) for q, gold in named]
+
+
+def _is_number(label: str) -> bool:
+    return re.fullmatch(r"-?\d+", label) is not None
+
+
+def _id(context: str, question: str, golds: Sequence[str]) -> str:
+    return content_id(context, question, *golds)[:24]
+
+
 def _labels(questions: Sequence[Question], target: Target) -> tuple[str, ...]:
-    """Return the label set: the user's, else what is there, in the order of the type's own meanings."""
+    """Return the label set: the user's, else what is there, in the order of the type's own meanings.
+
+    Numbers say nothing to a model or of their order, so they are labels only if the user says so.
+    """
     there = {q.golds[0] for q in questions}
     if target.labels:
         other = sorted(there - set(target.labels))
@@ -149,15 +218,25 @@ def _labels(questions: Sequence[Question], target: Target) -> tuple[str, ...]:
                 f"{target.test}: the label {other[0]!r} is none of {', '.join(target.labels)}; "
                 "name all with --labels, or drop its rows"
             )
-        return target.labels
+        return _in_order(target.labels, target.task)
     if not 2 <= len(there) <= MOST_LABELS:
         raise InputError(
             f"{target.test} has {len(there)} different labels; a labelled test has 2 to {MOST_LABELS}"
         )
-    task = get(target.task)
+    if all(map(_is_number, there)):
+        raise InputError(
+            f"{target.test}: its labels are numbers ({', '.join(sorted(there)[:5])}); say what they mean "
+            "with --labels, in their order from 0, or name the numbers themselves to ask for them as they are"
+        )
+    return _in_order(sorted(there), target.task)
+
+
+def _in_order(labels: Sequence[str], name: str) -> tuple[str, ...]:
+    """Return labels in the order of the type's own meanings, those without one behind as they came."""
+    task = get(name)
     assert isinstance(task, LabelType)
-    place = {label: task.meaning(label) for label in there}
-    return tuple(sorted(there, key=lambda label: (place[label] is None, place[label] or 0, label)))
+    place = {label: task.meaning(label) for label in labels}
+    return tuple(sorted(labels, key=lambda label: (place[label] is None, place[label] or 0)))
 
 
 def asked(test: Test) -> list[Item]:

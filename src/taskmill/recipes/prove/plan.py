@@ -13,6 +13,7 @@ from taskmill.recipes.ltd.grid import Speed
 from taskmill.recipes.prove.arms import Row
 from taskmill.recipes.prove.config import ProveConfig
 from taskmill.recipes.session import OnProgress, Progress
+from taskmill.report.words import duration
 from taskmill.train.loop import OnStep
 from taskmill.train.student import Item, Outcome
 
@@ -166,8 +167,9 @@ def chosen(
     if passages < least.passages or questions < least.questions:
         need = seconds(config, speed, making, least, wordings, probes) / ROOM
         raise UsageError(
-            f"{limit / 60:.0f} min are too few: {least.passages} passages and {least.questions} questions "
-            f"take {need / 60:.0f} min here; give a larger --budget, or fewer --seeds, --arms or targets"
+            f"{duration(max(limit, 0.0))} are left of the budget, too few: {least.passages} passages and "
+            f"{least.questions} questions take {duration(need)} here; give a larger --budget, or fewer "
+            "--seeds, --arms or targets"
         )
     return Sizes(passages, questions)
 
