@@ -18,7 +18,7 @@ def whole(text):
 
 
 LETTERS = "aeknosßẞﬁﬃſςΣéÉïµÅ½²ªⅨＡｶ가Äǅŉΐ\u0345 -x"
-MARKS = "\u0301\u0308\u0323"
+MARKS = "\u0301\u0308\u0323\u0319\u030c\u0340"
 
 
 @given(st.lists(st.tuples(st.sampled_from(LETTERS), st.sampled_from(["", *MARKS])), max_size=12))
@@ -66,3 +66,8 @@ def test_invisible_characters_are_gone_and_plain_texts_stay_as_they_are():
 )
 def test_what_reads_alike_is_alike(one, other):
     assert hashes(fold(one).text).tolist() == hashes(fold(other).text).tolist()
+
+
+@pytest.mark.parametrize("text", ["c\u0319\u030c", "c\u030c\u0319", "\u010d\u0319", "a\u0340b", "e\u0344"])
+def test_marks_in_any_order_join_their_letter(text):
+    assert fold(text).text == unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())

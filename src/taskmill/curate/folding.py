@@ -122,6 +122,8 @@ def _patterns() -> tuple[str, re.Pattern[str]]:
         cased, parts = c.casefold(), unicodedata.decomposition(c).split()
         if unicodedata.combining(c):
             marks.add(point)
+            if parts and parts[0][0] != "<":  # an accent that is another one, or two
+                accents.add(point)
         if not parts and cased == c.lower() and len(cased) == 1 and point not in invisible:
             continue  # nearly all of them
         if len(parts) == 2 and parts[0][0] != "<" and unicodedata.normalize("NFC", c) == c:
@@ -137,7 +139,7 @@ def _patterns() -> tuple[str, re.Pattern[str]]:
             alone.append(point)
     hangul = "[\u1100-\u1112][\u1161-\u1175]"  # written letter by letter
     joined = [f"[{_class(firsts)}]{chr(mark)}" for mark, firsts in sorted(pairs.items())]
-    whole = "|".join([f"[{_class(alone)}]", f"[{_class(letters)}][{_class(accents)}]", hangul, *joined])
+    whole = "|".join([f"[{_class(alone)}]", f"[{_class(letters)}][{_class(marks)}]*[{_class(accents)}]", hangul, *joined])
     return whole, re.compile(f"(?:{whole})[{_class(marks)}\u1161-\u1175\u11a8-\u11c2]*")
 
 
