@@ -171,8 +171,8 @@ def render(results):
 HEAD = """# Evidence
 
 What the papers claim, tried with our own tools at the scale of a small machine: a student of 135M parameters,
-rows by the embedded generator, some hundred of them, a hundred questions. A claim that does not hold here is
-shown as such. Numbers are read from kept results; each line can be run again with the command beside it.
+rows by the embedded generator, some hundred of them, some dozens of questions. A claim that does not hold
+here is shown as such. Numbers are read from kept results; each line can be run again with the command beside it.
 
 ```text
 python -m benchmarks evidence --data DATA --out evidence/
@@ -228,8 +228,17 @@ def arms(targets):
         asked = one["details"][target]["questions"]
         yield (
             f"| {target} | {' | '.join(cells)} | {asked} | {rows:.0f} | {kept} | {one['minutes']:g} | "
-            f"`taskmill prove {name}.yaml` |"
+            f"`{command(name, one, target)}` |"
         )
+
+
+def command(name, one, target):
+    """Return the command that makes a result again, in the folder of the recipes."""
+    config, sizes = one["config"], one["targets"][target]["sizes"]
+    return (
+        f"taskmill prove {name}.yaml --arms {','.join(config['arms'])} --seeds {config['seeds']} "
+        f"--passages {sizes['passages']} --test-items {sizes['questions']}"
+    )
 
 
 def score(line):
@@ -258,6 +267,16 @@ def ltd_claims(results):
         for selector, enough in one["sufficient"].items():
             least = f"{enough['ratio']:g} %" if enough["ratio"] else "no tried share below 100 %"
             yield f"| {name} | enough by {selector} | {least} | | |"
+        config = one["config"]
+        yield from (
+            "",
+            f"`{name}` is the experiment of [LTD](ltd.md#an-experiment-to-try) with the flags",
+            "",
+        )
+        yield (
+            f"`--ratios {','.join(f'{r:g}' for r in config['ratios'])} --seeds {config['seeds']} "
+            f"--selectors {','.join(config['selectors'])}`."
+        )
     yield ""
 
 

@@ -32,7 +32,8 @@ def run_folder(path):
     }
     learned = {"none": {"rows": 0}, "ours": {"rows": 77}}
     record = {
-        "command": "prove", "student": "small#1", "result": result, "targets": {"tales": {}},
+        "command": "prove", "student": "small#1", "result": result,
+        "targets": {"tales": {"sizes": {"passages": 31, "questions": 93}}},
         "config": {"text": "/home/me/pool.parquet", "arms": ["none", "ours"], "seeds": 2},
         "details": {"tales": {"learned": learned, "questions": 93}},
     }  # fmt: skip
@@ -52,6 +53,7 @@ def test_a_kept_result_has_no_path_and_its_numbers_are_the_pages(evidence, tmp_p
     page = evidence.render(evidence.kept())
     assert "| tales | +28.9 | -1.2 to +33.3 | undecided |" in page
     assert "| tales | 13.6 (11.1-16.0) | 42.4 (37.8-48.9) | 93 | 77 | ours forget | 11.1 |" in page
+    assert "`taskmill prove tales.yaml --arms none,ours --seeds 2 --passages 31 --test-items 93`" in page
     papers = " ".join(paper for _, paper in evidence.PAPERS.values())
     told = set(re.findall(r"\d+\.\d", page)) - set(re.findall(r"\d+\.\d", papers + evidence.HEAD))
     machine = next(iter(evidence.kept().values()))["machine"]

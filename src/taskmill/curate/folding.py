@@ -139,7 +139,8 @@ def _patterns() -> tuple[str, re.Pattern[str]]:
             alone.append(point)
     hangul = "[\u1100-\u1112][\u1161-\u1175]"  # written letter by letter
     joined = [f"[{_class(firsts)}]{chr(mark)}" for mark, firsts in sorted(pairs.items())]
-    whole = "|".join([f"[{_class(alone)}]", f"[{_class(letters)}][{_class(marks)}]*[{_class(accents)}]", hangul, *joined])
+    accented = f"[{_class(letters)}][{_class(marks)}]*[{_class(accents)}]"
+    whole = "|".join([f"[{_class(alone)}]", accented, hangul, *joined])
     return whole, re.compile(f"(?:{whole})[{_class(marks)}\u1161-\u1175\u11a8-\u11c2]*")
 
 
