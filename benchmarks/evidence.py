@@ -172,7 +172,8 @@ HEAD = """# Evidence
 
 What the papers claim, tried with our own tools at the scale of a small machine: a student of 135M parameters,
 rows by the embedded generator, some hundred of them, some dozens of questions. A claim that does not hold
-here is shown as such. Numbers are read from kept results; each line can be run again with the command beside it.
+here is shown as such. Numbers are read from kept results; each line can be run again with the command beside
+it.
 
 ```text
 python -m benchmarks evidence --data DATA --out evidence/
