@@ -132,6 +132,8 @@ def save(run):
     if record.get("command") not in ("prove", "ltd"):
         raise SystemExit(f"{run} holds no result of prove or ltd; name the folder of a finished run")
     config = {k: v for k, v in record["config"].items() if k in KEPT_SETTINGS[record["command"]]}
+    if record["command"] == "ltd":
+        config["train"] = {name: record["config"]["train"][name] for name in KEPT_TRAINING}
     names = KEPT_PARTS[record["command"]]
     kept = {name: record[name] for name in ("command", "student", *names)}
     kept |= {"name": run.name, "config": config, "machine": describe(), "minutes": minutes(record, run)}
@@ -141,8 +143,9 @@ def save(run):
 
 KEPT_SETTINGS = {
     "prove": ("arms", "seeds", "gain", "confidence", "per_passage", "answer_tokens"),
-    "ltd": ("ratios", "seeds", "selectors", "epsilon", "confidence"),
+    "ltd": ("labels", "ratios", "seeds", "selectors", "embedder", "epsilon", "confidence"),
 }
+KEPT_TRAINING = ("epochs", "batch_tokens")
 KEPT_PARTS = {"prove": ("targets", "result", "details"), "ltd": ("claims", "sufficient", "region", "items")}
 
 
@@ -268,17 +271,20 @@ def ltd_claims(results):
         for selector, enough in one["sufficient"].items():
             least = f"{enough['ratio']:g} %" if enough["ratio"] else "no tried share below 100 %"
             yield f"| {name} | enough by {selector} | {least} | | |"
-        config = one["config"]
-        yield from (
-            "",
-            f"`{name}` is the experiment of [LTD](ltd.md#an-experiment-to-try) with the flags",
-            "",
-        )
-        yield (
-            f"`--ratios {','.join(f'{r:g}' for r in config['ratios'])} --seeds {config['seeds']} "
-            f"--selectors {','.join(config['selectors'])}`."
-        )
+        yield from ("", f"`{name}` is [the experiment on real rows](ltd.md#on-real-rows), with:", "")
+        yield from ("```text", of_ltd(one["config"]), "```")
     yield ""
+
+
+def of_ltd(config):
+    """Return the command that makes a result of `ltd` again."""
+    flags = {name: config[name] for name in ("labels", "ratios", "selectors", "seeds", "embedder")}
+    flags |= {name: value for name, value in config["train"].items() if value}
+    told = (
+        f"--{name.replace('_', '-')} {','.join(map(str, v)) if isinstance(v, list) else v}"
+        for name, v in flags.items()
+    )
+    return f"taskmill ltd ltd-data/pool.parquet --target ltd-data/target.parquet {' '.join(told)} --out ltd/"
 
 
 def machines(results):
