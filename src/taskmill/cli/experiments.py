@@ -48,7 +48,7 @@ def ltd(source: str, out: str, dry_run: bool, as_json: bool, **flags: Any) -> in
     "  taskmill prove --text pool.parquet --test test.parquet --budget 30m --out proof/\n"
     "  taskmill prove --test test.parquet --arms none,A=one.parquet,B=two.parquet --out proof/\n"
     "  taskmill prove proof.yaml --out proof/\n"
-    "  taskmill prove --demo --budget 18m --out proof/\n\n" + CODES
+    "  taskmill prove --demo --seeds 2 --budget 18m --out proof/\n\n" + CODES
 )
 @click.argument("recipe", required=False)
 @click.option("-o", "--out", required=True, help="Folder of the experiment; the same command continues it.")

@@ -158,20 +158,22 @@ def chosen(
     if seconds(config, speed, making, most, wordings, probes) <= ROOM * limit:
         return most
     fixed, per_passage, per_question = _costs(config, speed, making, wordings, probes)
-    room = ROOM * limit - fixed
-    questions = min(most.questions, int(ANSWERING * room / per_question)) if room > 0 else 0
-    # What the questions leave goes to the passages, and what these cannot use back to the questions.
-    passages = min(most.passages, int((room - questions * per_question) / per_passage)) if room > 0 else 0
-    questions = min(most.questions, int((room - passages * per_passage) / per_question)) if room > 0 else 0
     least = Sizes(min(FEWEST_PASSAGES, most.passages), min(FEWEST_ITEMS, most.questions))
-    if passages < least.passages or questions < least.questions:
+    room = ROOM * limit - fixed - per_passage * least.passages - per_question * least.questions
+    if room < 0:
         need = seconds(config, speed, making, least, wordings, probes) / ROOM
         raise UsageError(
             f"{duration(max(limit, 0.0))} are left of the budget, too few: {least.passages} passages and "
             f"{least.questions} questions take {duration(need)} here; give a larger --budget, or fewer "
             "--seeds, --arms or targets"
         )
-    return Sizes(passages, questions)
+    questions = min(most.questions - least.questions, int(ANSWERING * room / per_question))
+    # What the questions leave goes to the passages, and what these cannot use back to the questions.
+    left = room - questions * per_question
+    passages = min(most.passages - least.passages, int(left / per_passage))
+    left = room - passages * per_passage
+    questions = min(most.questions - least.questions, int(left / per_question))
+    return Sizes(least.passages + passages, least.questions + questions)
 
 
 def as_record(speed: Speed, making: Making, sizes: Sizes) -> dict[str, Any]:
