@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +12,7 @@ from pathlib import Path
 from taskmill.config import read_yaml
 from taskmill.errors import ConfigError
 
-__all__ = ["Budget", "BudgetConfig", "Price", "load_price"]
+__all__ = ["Budget", "BudgetConfig", "Price", "load_price", "seconds_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +148,13 @@ class Budget:
         self.calls += 1
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of `90s`, `30m` or `2h`, infinity for "". Raises ConfigError otherwise."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(s|m|h)", text.strip())
+    if not text.strip():
+        return math.inf
+    if not found or not float(found[1]):
+        raise ConfigError(f"budget: {text!r} is no time; write 90s, 30m or 2h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]

@@ -311,6 +311,11 @@ def _number(stage: Path) -> int:
     return int(stage.name.partition("-")[0])
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as a JSON file that people can read, whole or not at all."""
+    atomic_write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return a JSON object from a file, empty if it is absent; raises RunFolderError if damaged."""
     try:

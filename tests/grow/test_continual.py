@@ -71,7 +71,7 @@ class Stub:
     def lengths(self, examples):
         return [len(f"{e.instruction} {e.context} {e.response}".split()) for e in examples]
 
-    def learn(self, rows, items, seed, times, folder, on_step=None, begin=None):
+    def learn(self, rows, items, seed, times, folder, on_step=None, begin=None, texts=()):
         if len(self.calls) == self.stop_at:
             if self.kill:
                 os._exit(9)

@@ -16,12 +16,14 @@ import pytest
 from stub_student import Stub
 
 from taskmill import cli
+from taskmill.budget import seconds_of
 from taskmill.config import build, options
 from taskmill.errors import ConfigError, InputError, UsageError
+from taskmill.evaluate import crossed
+from taskmill.evaluate.crossed import contrast, interval
 from taskmill.recipes import ltd as recipe
-from taskmill.recipes.ltd import LtdConfig, evidence, ltd
-from taskmill.recipes.ltd.config import seconds_of
-from taskmill.recipes.ltd.evidence import Arm, claims, contrast, interval, smallest
+from taskmill.recipes.ltd import LtdConfig, ltd
+from taskmill.recipes.ltd.evidence import Arm, claims, smallest
 from taskmill.recipes.ltd.grid import laid_out, thinned
 from taskmill.recipes.ltd.rows import read, region
 from taskmill.report.ltd import curves
@@ -328,7 +330,7 @@ def test_a_killed_process_leaves_whole_units_only(tables, tmp_path):
 
 def test_trainings_are_removed_unless_they_are_to_be_kept(tables, tmp_path):
     class Writes(Stub):
-        def learn(self, rows, items, seed, times, folder, on_step=None):
+        def learn(self, rows, items, seed, times, folder, on_step=None, begin=None, texts=()):
             folder.mkdir(parents=True)
             (folder / "adapter").write_text("weights")
             return super().learn(rows, items, seed, times, folder, on_step)
@@ -411,15 +413,15 @@ def test_two_students_that_agree_are_proved_equal_by_many_items_only(items, prov
 
 def test_a_ratio_that_is_too_bad_by_epsilon_is_seldom_called_enough(monkeypatch):
     """At a true difference of -epsilon, 5 % may say `enough`; four standard errors above that fail."""
-    monkeypatch.setattr(evidence, "DRAWS", 1000)
-    evidence._resamples.cache_clear()
+    monkeypatch.setattr(crossed, "DRAWS", 1000)
+    crossed._resamples.cache_clear()
     rng = np.random.default_rng(7)
     wrong, tries = 0, 300
     for _ in range(tries):
         full = (rng.random((1, 200)) < 0.8).astype(float)
         small = (rng.random((1, 200)) < 0.7).astype(float)
         wrong += smallest({50.0: small}, full, 0.1, 0.95, 0)[0] is not None
-    evidence._resamples.cache_clear()
+    crossed._resamples.cache_clear()
     assert 0 < wrong / tries < 0.05 + 4 * (0.05 * 0.95 / tries) ** 0.5
 
 

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from prove_student import passage, write
 
 from taskmill.errors import ConfigError, InputError, UsageError
-from taskmill.recipes.ltd.grid import Speed
+from taskmill.recipes.general import probes
 from taskmill.recipes.prove import of_mapping
 from taskmill.recipes.prove.config import Target, prompts
 from taskmill.recipes.prove.evidence import Outcomes, effects, macro_f1, scores, shown, verdict_of
 from taskmill.recipes.prove.items import asked, read_test
 from taskmill.recipes.prove.overlap import Guard
-from taskmill.recipes.prove.plan import ROOM, Making, Sizes, chosen, seconds
-from taskmill.recipes.prove.retention import probes
+from taskmill.recipes.prove.plan import Making, Sizes, chosen, seconds
+from taskmill.recipes.students import ROOM, Speed
 from taskmill.record import Example
 from taskmill.render import prompt
 from taskmill.tasks import get

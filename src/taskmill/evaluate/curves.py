@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from taskmill.errors import InputError
+from taskmill.evaluate.crossed import crossed
 from taskmill.ids import draw
 
 __all__ = ["DRAWS", "LEAST_SIZES", "Curve", "Estimate", "crossed", "fit", "resampled"]
@@ -47,16 +48,6 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
-
-
-def crossed(seeds: int, items: int, count: int, stream: np.random.Generator) -> tuple[Array, Array]:
-    """Return how often each resample holds each seed and each item: uint16 [count, seeds], [count, items].
-
-    Seeds and items are drawn apart and crossed: the pigeonhole bootstrap of Owen (2007), which errs on the
-    wide side.
-    """
-    found = [stream.multinomial(n, np.full(n, 1 / n), count).astype(np.uint16) for n in (seeds, items)]
-    return found[0], found[1]
 
 
 def resampled(marks: Sequence[Array], draws: int, seed: int) -> Array:

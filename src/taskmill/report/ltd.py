@@ -10,6 +10,7 @@ from typing import Any
 from taskmill.durable import atomic_write
 from taskmill.export.urls import hide_secrets_within
 from taskmill.report.page import render
+from taskmill.report.pages import settings
 from taskmill.report.words import compact, duration, thousands
 
 __all__ = ["curves", "write_ltd_report"]
@@ -115,7 +116,7 @@ def write_ltd_report(path: Path, record: Mapping[str, Any]) -> Path:
         "arms": [(_name(*arm), line) for arm, own in _by_arm(record["arms"]).items() for line in own],
         "learned": [{"selector": selector, **found} for selector, found in record["curves"].items()],
         "tested": [{"selector": selector, **found} for selector, found in record["sufficient"].items()],
-        "settings": _settings(record["config"]),
+        "settings": settings(record["config"]),
     }
     atomic_write(path, render("ltd.html.j2", slots).encode())
     return path
@@ -151,13 +152,3 @@ def _figures(record: Mapping[str, Any]) -> list[dict[str, str]]:
             "note": f"{duration(record['seconds']['students'])}; {duration(record['estimate_s'])} foreseen",
         },
     ]
-
-
-def _settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    shown: dict[str, str] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            shown |= _settings(value, f"{key} ")
-        elif value not in ("", None, []):
-            shown[prefix + key] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return shown

@@ -10,6 +10,7 @@ from typing import Any
 from taskmill.durable import atomic_write
 from taskmill.export.urls import hide_secrets_within
 from taskmill.report.page import render
+from taskmill.report.pages import settings
 from taskmill.report.words import compact, duration, thousands
 
 __all__ = ["forest", "size_curve", "write_prove_report"]
@@ -83,7 +84,7 @@ def write_prove_report(path: Path, record: Mapping[str, Any]) -> Path:
             _target(name, result.get("targets", {}).get(name, result), details, record["targets"][name])
             for name, details in record["details"].items()
         ],
-        "settings": _settings(record["config"]),
+        "settings": settings(record["config"]),
     }
     atomic_write(path, render("prove.html.j2", slots).encode())
     return path
@@ -132,13 +133,3 @@ def _figures(record: Mapping[str, Any]) -> list[dict[str, str]]:
             "note": f"this session; {duration(record['estimate_s'])} foreseen in all",
         },
     ]
-
-
-def _settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    shown: dict[str, str] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            shown |= _settings(value, f"{key} ")
-        elif value not in ("", None, []):
-            shown[prefix + key] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return shown

@@ -14,6 +14,7 @@ import numpy as np
 from taskmill.durable import atomic_write
 from taskmill.export.urls import hide_secrets_within
 from taskmill.report.page import render
+from taskmill.report.pages import settings
 from taskmill.report.words import compact, duration, thousands
 
 __all__ = ["panels", "table_of_measures", "write_selection_report"]
@@ -112,7 +113,7 @@ def write_selection_report(path: Path, record: Mapping[str, Any], points: Mappin
         "lines": table_of_measures(record),
         "names": list(record["measures"]),
         "groups": _rows_of_groups(record["groups"]),
-        "settings": _settings(config),
+        "settings": settings(config),
         # Quotas are what the table of groups shows as chosen.
         "selector": _plain({key: own for key, own in record["selector"].items() if key != "quotas"}),
         "overlap": {key: f"{100 * share:.2f} %" for key, share in record["overlap"].items()},
@@ -178,15 +179,3 @@ def _plain(evidence: Mapping[str, Any], most: int = 30) -> dict[str, str]:
 
 def _one(value: Any) -> str:
     return ": ".join(map(str, value.values())) if isinstance(value, Mapping) else str(value)
-
-
-def _settings(config: Mapping[str, Any]) -> dict[str, str]:
-    shown: dict[str, str] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            shown |= {
-                f"{key} {inner}": str(found) for inner, found in value.items() if found not in ("", None)
-            }
-        elif value not in ("", None, []):
-            shown[key] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return shown

@@ -43,6 +43,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+STEP_TOKENS = 1024
+"""Tokens of a small optimiser step (chosen: with the laptop preset's 6,144 some dozen rows would be one step,
+and a student hardly trained)."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
     """What is trained, and how. A 0 or empty value means the preset's own; `resolved` fills them in."""
@@ -131,6 +136,11 @@ class TrainConfig:
     gradient_checkpointing: bool = field(
         default=False, metadata={"help": "take less memory and a third more time"}
     )
+
+    def small_steps(self, tokens: int = STEP_TOKENS) -> TrainConfig:
+        """Return it with steps of about `tokens` tokens, unless a step's size or a preset was asked for."""
+        asked = self.batch_tokens or self.batch_rows or self.preset != "laptop"
+        return self if asked else dataclasses.replace(self, batch_tokens=tokens)
 
     def resolved(self) -> TrainConfig:
         """Return the configuration with every value of the preset written out.

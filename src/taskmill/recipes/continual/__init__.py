@@ -15,7 +15,6 @@ its first stage, a killed run goes on with the unit it was at, and more strategi
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,15 +23,15 @@ from typing import Any
 import numpy as np
 
 from taskmill.config import to_mapping
-from taskmill.durable import atomic_write
 from taskmill.recipes.continual.config import ContinualConfig
 from taskmill.recipes.continual.evidence import judged
 from taskmill.recipes.continual.rows import Data, read
-from taskmill.recipes.continual.units import Learner, Speed, Tree, laid_out, measured, seconds, trained
+from taskmill.recipes.continual.units import Tree, laid_out, learned, seconds, tried
 from taskmill.recipes.session import OnProgress, Progress, ignore
+from taskmill.recipes.students import Learner, Speed, measured
 from taskmill.recipes.tables import check_out
 from taskmill.report.continual import write_continual_report
-from taskmill.store import Run
+from taskmill.store import Run, write_json
 
 __all__ = ["ContinualConfig", "continual"]
 
@@ -61,15 +60,15 @@ def continual(
         data = read(config, learner.lengths)
         tree = laid_out(config, data, learner)
         report(Progress("measure the speed"))
-        speed = measured(run.path, data, learner, config.train.seed)
+        speed = measured(run.path, learner, *tried(data), config.train.seed)
         plan = _plan(config, data, tree, learner, speed)
-        atomic_write(run.path / "plan.json", _json(plan))
+        write_json(run.path / "plan.json", plan)
         if dry_run:
             return plan
         for name in ("result.json", "report.html"):
             (run.path / name).unlink(missing_ok=True)  # an older result must not stand beside new units
-        atomic_write(run.path / "replay.json", _json(_replays(config, tree)))
-        done, made = trained(run.path / "units", tree, data, learner, speed, report)
+        write_json(run.path / "replay.json", _replays(config, tree))
+        done, made = learned(run.path / "units", tree, data, learner, speed, report)
         marks = {
             name: [_marks(data, tree, done, [path[s] for path in paths]) for s in range(len(data.train))]
             for name, paths in tree.paths.items()
@@ -81,7 +80,7 @@ def continual(
             "students": round(sum(unit["all_s"] for unit in done.values()), 1),
             "session": round(time.monotonic() - began, 1),
         }
-        atomic_write(run.path / "result.json", _json(record))
+        write_json(run.path / "result.json", record)
         write_continual_report(run.path / "report.html", record)
         return record
 
@@ -90,10 +89,6 @@ def _student(config: ContinualConfig) -> Learner:
     from taskmill.train.student import Student
 
     return Student(config.recipe, config.layout, "sum", config.max_new_tokens)
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _plan(config: ContinualConfig, data: Data, tree: Tree, learner: Learner, speed: Speed) -> dict[str, Any]:

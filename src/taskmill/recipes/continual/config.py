@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from taskmill.errors import ConfigError, UsageError
 from taskmill.grow.replay import STRATEGIES
 from taskmill.train import TrainConfig
 
-__all__ = ["STEP_TOKENS", "ContinualConfig", "Replay"]
-
-STEP_TOKENS = 1024
-"""Tokens of one optimiser step (chosen: with the laptop preset's 6,144 a short stage would be one step)."""
+__all__ = ["ContinualConfig", "Replay"]
 
 SHARE = Fraction(1, 4)
 """Share of a stage's tokens that is replayed where the budget names tasks only (chosen: a fifth of all that
@@ -101,5 +98,4 @@ class ContinualConfig:
     @property
     def recipe(self) -> TrainConfig:
         """How stages are trained: as asked, but in smaller steps than the laptop preset's unless asked."""
-        asked = self.train.batch_tokens or self.train.batch_rows or self.train.preset != "laptop"
-        return self.train if asked else replace(self.train, batch_tokens=STEP_TOKENS)
+        return self.train.small_steps()

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from taskmill.evaluate.crossed import contrast, interval, shown
 from taskmill.grow.continual import best_before
-from taskmill.recipes.ltd.evidence import contrast, interval, shown
 
 __all__ = ["PAPER", "judged"]
 

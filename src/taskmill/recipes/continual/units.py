@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-from taskmill.durable import atomic_write
 from taskmill.ids import content_id
 from taskmill.recipes.continual.config import ContinualConfig
 from taskmill.recipes.continual.rows import Data, replayed
-from taskmill.recipes.session import OnProgress, Progress
+from taskmill.recipes.session import OnProgress
+from taskmill.recipes.students import TRIED_ITEMS, Learner, Speed, trained
 from taskmill.record import Example
 from taskmill.store import read_json
 from taskmill.tasks.metrics import rouge_l
 from taskmill.train.loop import OnStep
-from taskmill.train.student import Item, Outcome
+from taskmill.train.student import Item
 
-__all__ = ["Learner", "Speed", "Tree", "Unit", "laid_out", "measured", "seconds", "trained"]
-
-TRIED_TOKENS = 2048
-"""Tokens the measurement of speed trains on (chosen: some steps, under half a minute on two cores)."""
-
-TRIED_ITEMS = 8
-"""Items it answers."""
-
-
-class Learner(Protocol):
-    """What is trained and scored: `taskmill.train.student.Student`, or a test's stand-in.
-
-    `name` says everything that decides the outcome besides rows, times, seed and the adapter it begins from.
-    """
-
-    name: str
-
-    def lengths(self, examples: Iterable[Example]) -> list[int | str]:
-        """Return the tokens of each example, or why it cannot be trained on."""
-        ...
-
-    def learn(
-        self,
-        rows: Sequence[Example],
-        items: Sequence[Item],
-        seed: int,
-        times: float,
-        folder: Path,
-        on_step: OnStep | None = None,
-        begin: Path | None = None,
-    ) -> Outcome:
-        """Train on the rows in `folder` from the adapter in `begin`, then answer the items."""
-        ...
+__all__ = ["Tree", "Unit", "laid_out", "learned", "seconds", "tried"]
 
 
 @dataclass(frozen=True)
@@ -86,14 +52,6 @@ class Tree:
     units: Mapping[str, Unit]
     paths: Mapping[str, Sequence[Sequence[str]]]
     base: str
-
-
-class Speed(NamedTuple):
-    """Seconds: to load a model and all else a unit takes, to answer an item, to train on a token."""
-
-    unit: float
-    item: float
-    token: float
 
 
 def laid_out(config: ContinualConfig, data: Data, learner: Learner) -> Tree:
@@ -139,105 +97,69 @@ def seconds(units: Iterable[Unit], speed: Speed) -> float:
     return sum(speed.unit + speed.item * len(u.scored) + speed.token * u.read for u in units)
 
 
-def measured(folder: Path, data: Data, learner: Learner, seed: int) -> Speed:
-    """Return the speed as plan.json has it, or measure it by a small training on rows of the first stage."""
-    known = read_json(folder / "plan.json")
-    if known.get("student") == learner.name:
-        return Speed(**known["speed"])
-    tried, tokens = [], 0
-    for i in data.train[0]:
-        tried.append(i)
-        tokens += data.tokens[i]
-        if tokens >= TRIED_TOKENS:
-            break
+def tried(data: Data) -> tuple[list[Example], list[Item]]:
+    """Return what the speed is measured by: rows of the first stage, and some items."""
     items = [Item(data.rows[i].example) for i in (*data.test, *data.held[0])][:TRIED_ITEMS]
-    work = folder / "speed"
-    shutil.rmtree(work, ignore_errors=True)
-    outcome = learner.learn([data.rows[i].example for i in tried], items, seed, 1.0, work)
-    shutil.rmtree(work, ignore_errors=True)
-    return Speed(
-        round(max(0.0, outcome.all_s - outcome.train_s - outcome.answer_s), 3),
-        round(outcome.answer_s / len(items), 5),
-        round(outcome.train_s / max(1, tokens), 7),
-    )
+    return [data.rows[i].example for i in data.train[0]], items
 
 
-def trained(
+def learned(
     folder: Path, tree: Tree, data: Data, learner: Learner, speed: Speed, report: OnProgress
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """Return (what each unit's unit.json holds, how many were made now), earlier stages first.
 
     Adapters of all stages but the last stay, so that further strategies and stages go on from them. One that
-    is missing is trained again.
+    is missing is trained again where a stage that is still to be learned begins from it.
     """
-    done: dict[str, dict[str, Any]] = {}
-    waiting: list[Unit] = []
-    parents = {unit.parent for unit in tree.units.values()}
-    for unit in sorted(tree.units.values(), key=lambda u: (u.stage, u.seed, u.key)):
-        known = read_json(folder / unit.name / "unit.json")
-        if known.get("key") == unit.key:
-            done[unit.key] = known
-        else:
-            waiting.append(unit)
-    made = len(waiting)
-    while waiting:
-        unit = waiting.pop(0)
+    units = sorted(tree.units.values(), key=lambda u: (u.stage, u.seed, u.key))
+    parents = {unit.parent for unit in units}
+    wanted = _wanted(folder, tree, units)
+
+    def make(unit: Unit, work: Path, on_step: OnStep) -> dict[str, Any]:
         parent = tree.units.get(unit.parent)
-        if parent is not None and not _adapter(folder / parent.name).exists():
-            waiting[:0] = [parent, unit]
-            done.pop(parent.key, None)
-            continue
-        note = (
-            f"stage {unit.stage + 1}, seed {unit.seed}, {seconds([unit, *waiting], speed) / 60:.0f} min left"
-        )
-        at = Progress("students", len(done), len(tree.units), note=note)
-        report(at)
-        done[unit.key] = _one(folder, unit, parent, data, learner, at, report, unit.key in parents)
-    report(Progress("students", len(done), len(tree.units)))
-    return done, made
+        begin = folder / parent.name / "training" if parent is not None else None
+        rows = [data.rows[i].example for i in unit.rows]
+        items = [Item(data.rows[i].example) for i in unit.scored]
+        outcome = learner.learn(rows, items, unit.seed, unit.times, work, on_step, begin)
+        golds = [data.rows[i].golds for i in unit.scored]
+        return {
+            "parent": unit.parent,
+            "stage": unit.stage,
+            "seed": unit.seed,
+            "rows": len(unit.rows),
+            "times": unit.times,
+            "read": unit.read,
+            "replay": list(unit.replay),
+            "answers": outcome.answers,
+            "marks": [
+                max((rouge_l(answer, gold) for gold in own), default=0.0)
+                for answer, own in zip(outcome.answers, golds, strict=True)
+            ],
+            "train_s": outcome.train_s,
+            "answer_s": outcome.answer_s,
+            "all_s": outcome.all_s,
+            "record": dict(outcome.record),
+        }
+
+    return trained(
+        folder,
+        units,
+        make,
+        lambda unit: seconds([unit], speed),
+        lambda unit: f"stage {unit.stage + 1}, seed {unit.seed}",
+        report,
+        whole=lambda unit: unit.key not in wanted,
+        keep=lambda unit: unit.key in parents,
+    )
 
 
-def _adapter(place: Path) -> Path:
-    return place / "training" / "adapter" / "taskmill.json"
-
-
-def _one(
-    folder: Path, unit: Unit, parent: Unit | None, data: Data, learner: Learner, at: Progress,
-    report: OnProgress, keep: bool,
-) -> dict[str, Any]:  # fmt: skip
-    """Train and score one unit; its marker is written when all of it is there."""
-
-    def on_step(step: int, total: int, loss: float, tokens_per_s: float, eta_s: float) -> None:
-        note = f"{at.note}; step {step} of {total}, loss {loss:.3f}"
-        report(Progress(at.stage, at.done, at.total, note=note))
-
-    place = folder / unit.name
-    place.mkdir(parents=True, exist_ok=True)
-    rows = [data.rows[i].example for i in unit.rows]
-    items = [Item(data.rows[i].example) for i in unit.scored]
-    begin = folder / parent.name / "training" if parent is not None else None
-    outcome = learner.learn(rows, items, unit.seed, unit.times, place / "training", on_step, begin)
-    golds = [data.rows[i].golds for i in unit.scored]
-    known = {
-        "key": unit.key,
-        "parent": unit.parent,
-        "stage": unit.stage,
-        "seed": unit.seed,
-        "rows": len(unit.rows),
-        "times": unit.times,
-        "read": unit.read,
-        "replay": list(unit.replay),
-        "answers": outcome.answers,
-        "marks": [
-            max((rouge_l(answer, gold) for gold in own), default=0.0)
-            for answer, own in zip(outcome.answers, golds, strict=True)
-        ],
-        "train_s": outcome.train_s,
-        "answer_s": outcome.answer_s,
-        "all_s": outcome.all_s,
-        "record": dict(outcome.record),
-    }
-    atomic_write(place / "unit.json", (json.dumps(known, indent=1, ensure_ascii=False) + "\n").encode())
-    if not keep:
-        shutil.rmtree(place / "training", ignore_errors=True)
-    return known
+def _wanted(folder: Path, tree: Tree, units: Sequence[Unit]) -> set[str]:
+    """Return the keys of units that are not there, or from whose missing adapter one of them begins."""
+    found = {u.key for u in units if read_json(folder / u.name / "unit.json").get("key") != u.key}
+    for unit in reversed(units):  # later stages first: what they need may need an earlier one
+        parent = tree.units.get(unit.parent)
+        if unit.key in found and parent is not None:
+            adapter = folder / parent.name / "training" / "adapter" / "taskmill.json"
+            if not adapter.exists():
+                found.add(parent.key)
+    return found

@@ -17,7 +17,6 @@ another grid of ratios or seeds uses the units it shares with the last one.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -32,26 +31,19 @@ import numpy as np
 import pyarrow as pa
 
 from taskmill.config import to_mapping
-from taskmill.durable import atomic_write
+from taskmill.evaluate.crossed import interval, shown
 from taskmill.recipes.ltd.config import LtdConfig
-from taskmill.recipes.ltd.evidence import Arm, claims, curve, interval, shown, smallest, table
-from taskmill.recipes.ltd.grid import (
-    Grid,
-    Learner,
-    Speed,
-    Unit,
-    laid_out,
-    measured,
-    seconds,
-    thinned,
-    unit_seconds,
-)
-from taskmill.recipes.ltd.rows import Data, Region, order, read, region
+from taskmill.recipes.ltd.evidence import Arm, claims, curve, smallest, table
+from taskmill.recipes.ltd.grid import Grid, Unit, laid_out, seconds, thinned, unit_seconds
+from taskmill.recipes.ltd.rows import Data, Region, beginning, order, read, region
 from taskmill.recipes.session import OnProgress, Progress, ignore
+from taskmill.recipes.students import TRIED_ITEMS, TRIED_TOKENS, Learner, Speed, measured, trained
 from taskmill.recipes.tables import check_out
+from taskmill.record import Example
 from taskmill.report.ltd import write_ltd_report
-from taskmill.store import Run, read_json, write_parquet
-from taskmill.train.student import metric
+from taskmill.store import Run, write_json, write_parquet
+from taskmill.train.loop import OnStep
+from taskmill.train.student import Item, metric
 
 __all__ = ["LtdConfig", "ltd"]
 
@@ -83,10 +75,10 @@ def ltd(
         report(Progress("order the rows", 0, len(data.pool)))
         everything = laid_out(config, data, found, learner)  # what is wrong shows before anything is trained
         report(Progress("measure the speed"))
-        speed = measured(run.path, data, found, learner, config)
+        speed = measured(run.path, learner, *_tried(config, data, found), config.train.seed)
         alive, grid = thinned(everything, config, data, found, learner, speed)
         plan = _plan(config, data, found, grid, alive, learner, speed)
-        atomic_write(run.path / "plan.json", _json(plan))
+        write_json(run.path / "plan.json", plan)
         if dry_run:
             return plan
         for name in ("result.json", "report.html", "core.parquet", "order.parquet", "dropped.parquet"):
@@ -103,7 +95,7 @@ def ltd(
         core = _core(record, config, data, grid)
         if core is not None:
             write_parquet(run.path / "core.parquet", core)
-        atomic_write(run.path / "result.json", _json(record))
+        write_json(run.path / "result.json", record)
         write_ltd_report(run.path / "report.html", record)
         return record
 
@@ -124,10 +116,6 @@ def _student(config: LtdConfig) -> Learner:
     from taskmill.train.student import Student
 
     return Student(config.recipe, config.layout, config.norm, config.max_new_tokens)
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _plan(
@@ -160,6 +148,15 @@ def _plan(
 # the students
 
 
+def _tried(config: LtdConfig, data: Data, found: Region) -> tuple[list[Example], list[Item]]:
+    """Return what the speed is measured by: rows of the region by chance, and some items."""
+    rows, seed = np.flatnonzero(found.rows), config.train.seed
+    ordered, _ = order(data, rows, "random", seed, TRIED_TOKENS, found.cluster)
+    part = beginning(ordered, data.pool.tokens, TRIED_TOKENS)
+    tried = (part if len(part) else ordered[:1]).tolist()
+    return [data.examples[row] for row in tried], data.items[:TRIED_ITEMS]
+
+
 def _trained(
     folder: Path,
     config: LtdConfig,
@@ -170,54 +167,22 @@ def _trained(
     report: OnProgress,
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """Return (what each unit's unit.json holds, how many were made now); the smallest come first."""
-    done: dict[str, dict[str, Any]] = {}
-    waiting = []
-    for unit in sorted(grid.units.values(), key=lambda u: (u.tokens * u.times, u.tokens, u.seed, u.key)):
-        known = read_json(folder / "units" / unit.key[:16] / "unit.json")
-        if known.get("key") == unit.key:
-            done[unit.key] = known
-        else:
-            waiting.append(unit)
-    left = sum(unit_seconds(unit, speed, data) for unit in waiting)
-    for unit in waiting:
-        place = f"{unit.tokens} tokens, seed {unit.seed}"
-        at = Progress("students", len(done), len(grid.units), note=f"{place}, {left / 60:.0f} min left")
-        report(at)
-        done[unit.key] = _one(folder / "units" / unit.key[:16], unit, data, learner, config, at, report)
-        left -= unit_seconds(unit, speed, data)
-    report(Progress("students", len(done), len(grid.units)))
-    return done, len(waiting)
 
+    def make(unit: Unit, work: Path, on_step: OnStep) -> dict[str, Any]:
+        rows = [data.examples[row] for row in unit.rows]
+        outcome = learner.learn(rows, data.items, unit.seed, unit.times, work, on_step)
+        told = {"rows": len(unit.rows), "tokens": unit.tokens, "seed": unit.seed, "times": unit.times}
+        return {**told, **asdict(outcome)}
 
-def _one(
-    folder: Path,
-    unit: Unit,
-    data: Data,
-    learner: Learner,
-    config: LtdConfig,
-    at: Progress,
-    report: OnProgress,
-) -> dict[str, Any]:
-    """Train and score one unit; its marker is written when all of it is there."""
-
-    def on_step(step: int, total: int, loss: float, tokens_per_s: float, eta_s: float) -> None:
-        note = f"{at.note}; step {step} of {total}, loss {loss:.3f}"
-        report(Progress(at.stage, at.done, at.total, note=note))
-
-    rows, work = [data.examples[row] for row in unit.rows], folder / "training"
-    outcome = learner.learn(rows, data.items, unit.seed, unit.times, work, on_step)
-    known = {
-        "key": unit.key,
-        "rows": len(unit.rows),
-        "tokens": unit.tokens,
-        "seed": unit.seed,
-        "times": unit.times,
-        **asdict(outcome),
-    }
-    atomic_write(folder / "unit.json", _json(known))
-    if not config.keep:
-        shutil.rmtree(work, ignore_errors=True)
-    return known
+    return trained(
+        folder / "units",
+        sorted(grid.units.values(), key=lambda u: (u.tokens * u.times, u.tokens, u.seed, u.key)),
+        make,
+        lambda unit: unit_seconds(unit, speed, data),
+        lambda unit: f"{unit.tokens} tokens, seed {unit.seed}",
+        report,
+        keep=lambda unit: config.keep,
+    )
 
 
 # what they prove

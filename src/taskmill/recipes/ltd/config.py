@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from taskmill.budget import seconds_of
 from taskmill.errors import ConfigError, UsageError
 from taskmill.select import SELECTORS
 from taskmill.train import TrainConfig
 
-__all__ = ["STEP_TOKENS", "LtdConfig", "seconds_of"]
-
-STEP_TOKENS = 1024
-"""Tokens of one optimiser step (chosen: with the laptop preset's 6,144 a core-set of some dozen rows would be
-one step, and its students hardly trained)."""
+__all__ = ["LtdConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +98,7 @@ class LtdConfig:
     @property
     def recipe(self) -> TrainConfig:
         """How students are trained: as asked, but in smaller steps than the laptop preset's unless asked."""
-        asked = self.train.batch_tokens or self.train.batch_rows or self.train.preset != "laptop"
-        return self.train if asked else replace(self.train, batch_tokens=STEP_TOKENS)
+        return self.train.small_steps()
 
     def __post_init__(self) -> None:
         if not self.target:
@@ -149,13 +143,3 @@ class LtdConfig:
             raise ConfigError("templates: each is all or a number above 0")
         for name in self.selectors:
             SELECTORS.get(name)
-
-
-def seconds_of(text: str) -> float:
-    """Return the seconds of `90s`, `30m` or `2h`, infinity for "". Raises ConfigError otherwise."""
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(s|m|h)", text.strip())
-    if not text.strip():
-        return math.inf
-    if not found or not float(found[1]):
-        raise ConfigError(f"budget: {text!r} is no time; write 90s, 30m or 2h")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]

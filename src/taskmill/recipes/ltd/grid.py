@@ -2,75 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
+from taskmill.budget import seconds_of
 from taskmill.errors import UsageError
 from taskmill.ids import content_id, draw
-from taskmill.recipes.ltd.config import LtdConfig, seconds_of
+from taskmill.recipes.ltd.config import LtdConfig
 from taskmill.recipes.ltd.evidence import FULL, Arm
 from taskmill.recipes.ltd.rows import Data, Region, beginning, order
-from taskmill.record import Example
-from taskmill.store import read_json
-from taskmill.train.loop import OnStep
-from taskmill.train.student import Item, Outcome
+from taskmill.recipes.students import ROOM, Learner, Speed
+from taskmill.train.student import Item
 
-__all__ = [
-    "Grid",
-    "Learner",
-    "Speed",
-    "Unit",
-    "laid_out",
-    "measured",
-    "seconds",
-    "thinned",
-    "unit_seconds",
-]
+__all__ = ["Grid", "Unit", "laid_out", "seconds", "thinned", "unit_seconds"]
 
 Array = np.ndarray[Any, Any]
 
-TRIED_TOKENS = 2048
-"""Tokens the measurement of speed trains on (chosen: some steps, under half a minute on two cores)."""
-
-TRIED_ITEMS = 8
-"""Items it answers."""
-
-ROOM = 0.95
-"""Share of a time budget that is planned for (chosen: the measured speed is a few percent off)."""
-
 LEAST_SHARE = 0.02
 """Share of the pool below which thinning it is refused (chosen: the small ratios would have no row left)."""
-
-
-class Learner(Protocol):
-    """What is trained and scored: `taskmill.train.student.Student`, or a test's stand-in.
-
-    `name` says everything that decides the outcome besides rows, times and seed.
-    """
-
-    name: str
-
-    def lengths(self, examples: Iterable[Example]) -> list[int | str]:
-        """Return the tokens of each example, or why it cannot be trained on."""
-        ...
-
-    def learn(
-        self,
-        rows: Sequence[Example],
-        items: Sequence[Item],
-        seed: int,
-        times: float,
-        folder: Path,
-        on_step: OnStep | None = None,
-    ) -> Outcome:
-        """Train on the rows in `folder`, going on where it was stopped, and answer the items."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -93,14 +46,6 @@ class Grid:
     full: list[str]
     base: str
     skipped: list[dict[str, Any]]
-
-
-class Speed(NamedTuple):
-    """Seconds: to load a model and all else a unit takes, to answer an item, to train on a token."""
-
-    unit: float
-    item: float
-    token: float
 
 
 def laid_out(config: LtdConfig, data: Data, found: Region, learner: Learner) -> Grid:
@@ -210,27 +155,3 @@ def _of_templates(data: Data, inside: Array, templates: str, seed: int) -> Array
 def _item_id(item: Item) -> str:
     e = item.example
     return content_id(e.task, e.instruction, e.context, e.response, *item.choices)
-
-
-# the time it takes
-
-
-def measured(folder: Path, data: Data, found: Region, learner: Learner, config: LtdConfig) -> Speed:
-    """Return the speed as plan.json has it, or measure it by a small training on the region's rows."""
-    known = read_json(folder / "plan.json")
-    if known.get("student") == learner.name:
-        return Speed(**known["speed"])
-    rows = np.flatnonzero(found.rows)
-    ordered, _ = order(data, rows, "random", config.train.seed, TRIED_TOKENS, found.cluster)
-    part = beginning(ordered, data.pool.tokens, TRIED_TOKENS)
-    tried = (part if len(part) else ordered[:1]).tolist()
-    items = data.items[:TRIED_ITEMS]
-    work = folder / "speed"
-    shutil.rmtree(work, ignore_errors=True)
-    outcome = learner.learn([data.examples[row] for row in tried], items, config.train.seed, 1.0, work)
-    shutil.rmtree(work, ignore_errors=True)
-    return Speed(
-        round(max(0.0, outcome.all_s - outcome.train_s - outcome.answer_s), 3),
-        round(outcome.answer_s / len(items), 5),
-        round(outcome.train_s / max(1, int(data.pool.tokens[tried].sum())), 7),
-    )

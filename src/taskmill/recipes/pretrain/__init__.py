@@ -13,78 +13,50 @@ A unit's key is a hash of what it reads and is asked and how. So a killed run go
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+from taskmill.budget import seconds_of
 from taskmill.config import to_mapping
-from taskmill.durable import atomic_write
 from taskmill.errors import UsageError
 from taskmill.ids import content_id
-from taskmill.recipes.ltd.config import seconds_of
 from taskmill.recipes.pretrain.config import PretrainConfig
 from taskmill.recipes.pretrain.rows import (
     Asked,
     Corpus,
     Questions,
     general_texts,
-    package_probe,
+    package_questions,
     questions,
     read_corpus,
     reading,
 )
 from taskmill.recipes.pretrain.scores import judged, marks_of
 from taskmill.recipes.session import OnProgress, Progress, ignore
+from taskmill.recipes.students import ROOM, TRIED_ITEMS, TRIED_TOKENS, Learner, Speed, measured, trained
 from taskmill.recipes.tables import check_out
-from taskmill.record import Document, Example
+from taskmill.record import Document
 from taskmill.report.pretrain import write_pretrain_report
-from taskmill.store import Run, read_json
+from taskmill.store import Run, write_json
 from taskmill.train.loop import OnStep
 from taskmill.train.student import Item, Outcome
 
 __all__ = ["PretrainConfig", "pretrain"]
 
-TRIED_TOKENS = 2048
-TRIED_ITEMS = 6
-"""What the measurement of speed trains on, and is asked (chosen: under half a minute on two cores)."""
-
-ROOM = 0.95
-"""Share of a time budget that is planned for (chosen: the measured speed is a few percent off)."""
-
 LEAST_STEPS = 4
 """Optimiser steps below which a run says nothing about a corpus (chosen)."""
 
 
-class Reader(Protocol):
-    """What reads, is scored and merged: `taskmill.train.student.Student`, or a test's stand-in."""
-
-    name: str
-
-    def lengths(self, rows: Sequence[Example | Document]) -> list[int | str]:
-        """Return the tokens of each row, or why it cannot be trained on."""
-        ...
-
-    def learn(
-        self,
-        rows: Sequence[Example | Document],
-        items: Sequence[Item],
-        seed: int,
-        times: float,
-        folder: Path,
-        on_step: OnStep | None = None,
-        *,
-        texts: Sequence[str] = (),
-    ) -> Outcome:
-        """Train on the rows in `folder`, answer the items, and take the loss of the texts."""
-        ...
+class Reader(Learner, Protocol):
+    """A learner whose learning can be added to another model: `Student`, or a test's stand-in."""
 
     def merged(
         self, folder: Path, instruct: str, scale: float, items: Sequence[Item], texts: Sequence[str] = ()
     ) -> Outcome:
-        """Do the same with what was learned in `folder`, times `scale`, added to an instruct model."""
+        """Answer with what was learned in `folder`, times `scale`, added to an instruct model."""
         ...
 
 
@@ -97,14 +69,6 @@ class Unit:
     rows: tuple[Document, ...]
     tokens: int
     seed: int
-
-
-class Speed(NamedTuple):
-    """Seconds: to load a model and all else a unit takes, to answer an item, to read a token."""
-
-    unit: float
-    item: float
-    token: float
 
 
 def pretrain(
@@ -129,10 +93,10 @@ def pretrain(
         asked = _asked(config, corpus)
         learner = reader or _student(config)
         report(Progress("measure the speed"))
-        speed = _measured(run.path, corpus, asked, learner, config)
+        speed = measured(run.path, learner, *_tried(config, corpus, asked, learner))
         tokens, units = _planned(config, corpus, asked, learner, speed)
         plan = _plan(config, corpus, asked, learner, speed, tokens, units)
-        atomic_write(run.path / "plan.json", _json(plan))
+        write_json(run.path / "plan.json", plan)
         if dry_run:
             return plan
         for name in ("result.json", "report.html"):
@@ -144,7 +108,7 @@ def pretrain(
             "models": round(sum(unit["all_s"] for unit in done.values()), 1),
             "session": round(time.monotonic() - began, 1),
         }
-        atomic_write(run.path / "result.json", _json(record))
+        write_json(run.path / "result.json", record)
         write_pretrain_report(run.path / "report.html", record)
         return record
 
@@ -155,17 +119,13 @@ def _student(config: PretrainConfig) -> Reader:
     return Student(config.recipe, config.layout, config.norm, config.max_new_tokens)
 
 
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
-
-
 def _asked(config: PretrainConfig, corpus: Corpus) -> Asked:
     seed = config.train.seed
     targets = questions(config.target, config.test_rows, seed, corpus.asked, corpus.told)
     if config.general_items:
         general = questions(config.general_items, config.test_rows, seed)
     else:
-        general = [Questions("of the package", package_probe()[1], 0)]
+        general = [Questions("of the package", package_questions(seed), 0)]
     return Asked(targets, general, general_texts(config.general_texts, seed))
 
 
@@ -271,23 +231,13 @@ def _plan(
     }
 
 
-def _measured(folder: Path, corpus: Corpus, asked: Asked, learner: Reader, config: PretrainConfig) -> Speed:
-    """Return the speed as plan.json has it, or measure it by a small training on the raw texts."""
-    known = read_json(folder / "plan.json")
-    if known.get("student") == learner.name:
-        return Speed(**known["speed"])
-    rows, tokens = reading(corpus.rows["raw"], learner.lengths, TRIED_TOKENS, config.train.seed)
-    items = [probe.item for own in asked.targets for probe in own.probes[:TRIED_ITEMS]]
-    work = folder / "speed"
-    shutil.rmtree(work, ignore_errors=True)
-    outcome = learner.learn(rows, items, config.train.seed, 1.0, work, texts=asked.texts[:TRIED_ITEMS])
-    shutil.rmtree(work, ignore_errors=True)
-    said = len(items) + len(asked.texts[:TRIED_ITEMS])
-    return Speed(
-        round(max(0.0, outcome.all_s - outcome.train_s - outcome.answer_s), 3),
-        round(outcome.answer_s / said, 5),
-        round(outcome.train_s / max(1, tokens), 7),
-    )
+def _tried(
+    config: PretrainConfig, corpus: Corpus, asked: Asked, learner: Reader
+) -> tuple[list[Document], list[Item], int, list[str]]:
+    """Return what the speed is measured by: raw texts, a few questions of each target, the seed, texts."""
+    seed, few = config.train.seed, TRIED_ITEMS // 2
+    rows, _ = reading(corpus.rows["raw"], learner.lengths, TRIED_TOKENS, seed)
+    return rows, [probe.item for own in asked.targets for probe in own.probes[:few]], seed, asked.texts[:few]
 
 
 # the models
@@ -303,63 +253,37 @@ def _trained(
     report: OnProgress,
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """Return (what each unit's unit.json holds, how many were made now)."""
-    done: dict[str, dict[str, Any]] = {}
-    waiting = []
-    for unit in units.values():
-        known = read_json(folder / "units" / unit.key[:16] / "unit.json")
-        if known.get("key") == unit.key:
-            done[unit.key] = known
-        else:
-            waiting.append(unit)
-    each = speed.unit + speed.item * (len(asked.items) + len(asked.texts))
-    left = sum(each + speed.token * unit.tokens for unit in waiting)
-    for unit in waiting:
-        note = f"{unit.arm}, seed {unit.seed}, {left / 60:.0f} min left"
-        at = Progress("models", len(done), len(units), note=note)
-        report(at)
-        done[unit.key] = _one(folder / "units" / unit.key[:16], unit, asked, learner, config, at, report)
-        left -= each + speed.token * unit.tokens
-    report(Progress("models", len(done), len(units)))
-    return done, len(waiting)
+    items, texts = asked.items, asked.texts
+    each = speed.unit + speed.item * (len(items) + len(texts))
 
+    def make(unit: Unit, work: Path, on_step: OnStep) -> dict[str, Any]:
+        outcome = learner.learn(unit.rows, items, unit.seed, 1.0, work, on_step, texts=texts)
+        known = {
+            "arm": unit.arm,
+            "rows": len(unit.rows),
+            "tokens": unit.tokens,
+            "seed": unit.seed,
+            **_said(outcome, asked),
+            "train_s": outcome.train_s,
+            "all_s": outcome.all_s,
+            "record": dict(outcome.record),
+            "merged": {},
+        }
+        for scale in config.merged_at if unit.rows else ():
+            found = learner.merged(work, config.instruct, scale, items, texts)
+            known["merged"][f"{scale:g}"] = _said(found, asked)
+            known["all_s"] += found.all_s
+        return known
 
-def _one(
-    folder: Path,
-    unit: Unit,
-    asked: Asked,
-    learner: Reader,
-    config: PretrainConfig,
-    at: Progress,
-    report: OnProgress,
-) -> dict[str, Any]:
-    """Train and score one model, merged ones too; its marker is written when all of it is there."""
-
-    def on_step(step: int, total: int, loss: float, tokens_per_s: float, eta_s: float) -> None:
-        note = f"{at.note}; step {step} of {total}, loss {loss:.3f}"
-        report(Progress(at.stage, at.done, at.total, note=note))
-
-    work, items = folder / "training", asked.items
-    outcome = learner.learn(unit.rows, items, unit.seed, 1.0, work, on_step, texts=asked.texts)
-    known = {
-        "key": unit.key,
-        "arm": unit.arm,
-        "rows": len(unit.rows),
-        "tokens": unit.tokens,
-        "seed": unit.seed,
-        **_said(outcome, asked),
-        "train_s": outcome.train_s,
-        "all_s": outcome.all_s,
-        "record": dict(outcome.record),
-        "merged": {},
-    }
-    for scale in config.merged_at if unit.rows else ():
-        found = learner.merged(work, config.instruct, scale, items, asked.texts)
-        known["merged"][f"{scale:g}"] = _said(found, asked)
-        known["all_s"] += found.all_s
-    atomic_write(folder / "unit.json", _json(known))
-    if not config.keep:
-        shutil.rmtree(work, ignore_errors=True)
-    return known
+    return trained(
+        folder / "units",
+        list(units.values()),
+        make,
+        lambda unit: each + speed.token * unit.tokens,
+        lambda unit: f"{unit.arm}, seed {unit.seed}",
+        report,
+        keep=lambda unit: config.keep,
+    )
 
 
 def _said(outcome: Outcome, asked: Asked) -> dict[str, Any]:

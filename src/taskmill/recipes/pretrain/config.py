@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from taskmill.budget import seconds_of
 from taskmill.errors import ConfigError, UsageError
-from taskmill.recipes.ltd.config import seconds_of
 from taskmill.train import TrainConfig
 
 __all__ = ["PretrainConfig"]
@@ -74,8 +74,7 @@ class PretrainConfig:
     @property
     def recipe(self) -> TrainConfig:
         """How models are trained: as asked, but in smaller steps than the laptop preset's unless asked."""
-        asked = self.train.batch_tokens or self.train.batch_rows or self.train.preset != "laptop"
-        return self.train if asked else replace(self.train, batch_tokens=STEP_TOKENS)
+        return self.train.small_steps(STEP_TOKENS)
 
     @property
     def merged_at(self) -> tuple[float, ...]:

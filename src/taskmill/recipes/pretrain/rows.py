@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from taskmill import frame
-from taskmill.config import packaged
 from taskmill.errors import InputError, UsageError
 from taskmill.ids import content_id, draw
 from taskmill.ingest import IngestConfig, read_sources
 from taskmill.recipes.corpus.rows import fill
+from taskmill.recipes.general import probes
 from taskmill.recipes.layouts import as_examples, with_answer
 from taskmill.recipes.tables import read_table
 from taskmill.record import DOCUMENT_SCHEMA, EXAMPLE_SCHEMA, Document, Example, documents, examples
@@ -34,7 +34,7 @@ __all__ = [
     "Probe",
     "Questions",
     "general_texts",
-    "package_probe",
+    "package_questions",
     "questions",
     "read_corpus",
     "reading",
@@ -242,21 +242,15 @@ def _question(probe: Probe) -> str:
 # what must not be forgotten
 
 
-def package_probe(most: int = 0) -> tuple[list[str], list[Probe]]:
-    """Return the texts and questions that come with the package."""
-    held = packaged("taskmill.recipes.pretrain", "general.yaml")
-    probes = []
-    for question, right, *wrong in held["questions"]:
-        options = tuple(sorted((right, *wrong)))
-        example = Example(content_id(question), "", "", escape(question), right, options)
-        probes.append(Probe(Item(example, options), (right,)))
-    return held["texts"], probes[:most] if most else probes
+def package_questions(seed: int) -> list[Probe]:
+    """Return the general questions that come with the package."""
+    return [Probe(item, (item.example.response,)) for item in probes("", seed).items]
 
 
 def general_texts(sources: Sequence[str], seed: int) -> list[str]:
     """Return general texts, at most `GENERAL_TEXTS` by chance, in the order of their ids."""
     if not sources:
-        return package_probe()[0]
+        return probes("", seed).texts
     reading = IngestConfig(chunk_tokens=GENERAL_CHUNK)
     found = {d.id: d.text for d in read_sources(sources, reading) if isinstance(d, Document)}
     if not found:

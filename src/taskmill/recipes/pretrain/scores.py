@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from taskmill.recipes.ltd.evidence import Interval, contrast, interval, shown
+from taskmill.evaluate.crossed import Interval, contrast, interval, shown
 from taskmill.recipes.pretrain.config import PretrainConfig
 from taskmill.recipes.pretrain.rows import Asked, Probe
 from taskmill.tasks.metrics import squad_f1

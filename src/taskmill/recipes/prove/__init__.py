@@ -24,21 +24,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from taskmill.durable import atomic_write
-from taskmill.recipes.ltd.grid import Speed
+from taskmill.recipes.general import Probes, probes
 from taskmill.recipes.prove.arms import Lost, Stock, make, stocks
 from taskmill.recipes.prove.config import ProveConfig, Target, of_mapping, targets_of
 from taskmill.recipes.prove.items import asked
 from taskmill.recipes.prove.judge import Judged, judge, together
 from taskmill.recipes.prove.overlap import RULE
-from taskmill.recipes.prove.plan import Learner, Sizes
-from taskmill.recipes.prove.prepare import Side, as_json, planned, side_of
-from taskmill.recipes.prove.retention import Probes, probes
-from taskmill.recipes.prove.students import grid_of, trained
+from taskmill.recipes.prove.plan import Sizes
+from taskmill.recipes.prove.prepare import Side, planned, side_of
+from taskmill.recipes.prove.students import grid_of, learned
 from taskmill.recipes.session import OnProgress, Progress, ignore
+from taskmill.recipes.students import Learner, Speed
 from taskmill.recipes.tables import check_out
 from taskmill.report.prove import write_prove_report
-from taskmill.store import Run, write_parquet
+from taskmill.store import Run, write_json, write_parquet
 
 __all__ = ["ProveConfig", "Target", "of_mapping", "prove"]
 
@@ -74,8 +73,8 @@ def prove(
             (run.path / name).unlink(missing_ok=True)  # an older result must not stand beside new units
         record = plan | _proved(run.path, config, sides, plan["targets"], learner, general, report)
         record["seconds"] = round(time.monotonic() - began, 1)
-        atomic_write(run.path / "record.json", as_json(record))
-        atomic_write(run.path / "result.json", as_json(record["result"]))
+        write_json(run.path / "record.json", record)
+        write_json(run.path / "result.json", record["result"])
         write_prove_report(run.path / "report.html", record)
         return record
 
@@ -109,7 +108,7 @@ def _proved(
         grid = grid_of(_limited(config, own), stock, learner, items, general)
         place = f"{name}: " if len(sides) > 1 else ""
         speed = Speed(**plans[name]["speed"])
-        done, count = trained(
+        done, count = learned(
             folder / "units", grid, items, learner, general, config.keep, speed, report, place
         )
         units, made = units + len(grid.units), made + count

@@ -19,6 +19,7 @@ from taskmill.recipes.prove.config import ProveConfig, Target
 from taskmill.recipes.prove.items import Test
 from taskmill.recipes.prove.overlap import Guard
 from taskmill.recipes.session import OnProgress
+from taskmill.recipes.students import Row
 from taskmill.recipes.synth import SynthConfig, synth
 from taskmill.recipes.tables import read_table
 from taskmill.record import Document, Dropped, Example, Reason, examples
@@ -29,7 +30,6 @@ __all__ = [
     "Lost",
     "Passages",
     "Portion",
-    "Row",
     "Stock",
     "make",
     "passages",
@@ -37,8 +37,6 @@ __all__ = [
     "sized",
     "stocks",
 ]
-
-Row = Example | Document
 
 CHUNK = 384
 """Tokens (estimated) of a passage (chosen: those of reading tests stay whole, and a row fits the student)."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from taskmill.backends import ModelConfig
+from taskmill.budget import seconds_of
 from taskmill.config import build, packaged
 from taskmill.errors import ConfigError, UsageError
-from taskmill.recipes.ltd.config import STEP_TOKENS, seconds_of
 from taskmill.registry import nearest
 from taskmill.tasks import get
 from taskmill.train import TrainConfig
@@ -168,8 +168,7 @@ class ProveConfig:
     @property
     def recipe(self) -> TrainConfig:
         """How students are trained: as asked, but in smaller steps than the laptop preset's unless asked."""
-        asked = self.train.batch_tokens or self.train.batch_rows or self.train.preset != "laptop"
-        return self.train if asked else replace(self.train, batch_tokens=STEP_TOKENS)
+        return self.train.small_steps()
 
 
 def prompts() -> Mapping[str, Sequence[str]]:

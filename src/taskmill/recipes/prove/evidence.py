@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from taskmill.evaluate.crossed import crossed
 from taskmill.ids import draw
 
 __all__ = ["Outcomes", "effects", "macro_f1", "mean_of", "ranked", "scores", "shown", "verdict_of"]
@@ -80,9 +81,8 @@ def _f1(said: Array, gold: Array, labels: int, weights: Array) -> Array:
 def _weights(seeds: int, items: int, seed: int, name: str) -> tuple[Array, Array]:
     """Return how often each resample holds each seed and each question, the plain sample first."""
     stream = np.random.Generator(np.random.PCG64(draw(seed, f"{name} {seeds} {items}", "prove bootstrap")))
-    drawn = [stream.multinomial(n, np.full(n, 1 / n), DRAWS).astype(np.float64) for n in (seeds, items)]
-    whole = [np.vstack([np.ones((1, n)), d]) for n, d in zip((seeds, items), drawn, strict=True)]
-    return whole[0], whole[1]
+    of_seeds, of_items = crossed(seeds, items, DRAWS, stream)
+    return np.vstack([np.ones((1, seeds)), of_seeds]), np.vstack([np.ones((1, items)), of_items])
 
 
 def scores(arms: Mapping[str, Outcomes], seeds: int, seed: int, name: str) -> dict[str, Array]:

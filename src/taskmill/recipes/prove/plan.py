@@ -2,67 +2,25 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from taskmill.errors import UsageError
-from taskmill.recipes.ltd.grid import Speed
-from taskmill.recipes.prove.arms import Row
 from taskmill.recipes.prove.config import ProveConfig
 from taskmill.recipes.session import OnProgress, Progress
+from taskmill.recipes.students import ROOM, Speed
 from taskmill.report.words import duration
-from taskmill.train.loop import OnStep
-from taskmill.train.student import Item, Outcome
 
-__all__ = ["Learner", "Making", "Sizes", "Watch", "chosen", "measured", "seconds"]
+__all__ = ["Making", "Sizes", "Watch", "chosen", "seconds"]
 
 TRIED_PASSAGES = 16
 """Passages that the generator is tried on (chosen: half a minute; what it writes is kept in the ledger)."""
-
-TRIED_TOKENS = 2048
-"""Tokens the measurement of speed trains on (chosen: some steps, under half a minute on two cores)."""
-
-TRIED_ITEMS = 10
-"""Prompts it answers: two questions in five wordings."""
-
-ROOM = 0.9
-"""Share of a time budget that is planned for (chosen: the measured speed is some percent off)."""
 
 ANSWERING = 0.45
 """Largest share of a budget for answering (chosen: more questions narrow the interval, more rows move it)."""
 
 FEWEST_ITEMS, FEWEST_PASSAGES = 30, 20
 """Below these a budget is refused (chosen: an interval would be half of the scale, or nothing is learned)."""
-
-
-class Learner(Protocol):
-    """What is trained and asked: `taskmill.train.student.Student`, or a test's stand-in.
-
-    `name` says everything that decides the outcome besides rows, times and seed.
-    """
-
-    name: str
-
-    def lengths(self, rows: Iterable[Row]) -> list[int | str]:
-        """Return the tokens of each row, or why it cannot be trained on."""
-        ...
-
-    def learn(
-        self,
-        rows: Sequence[Row],
-        items: Sequence[Item],
-        seed: int,
-        times: float,
-        folder: Path,
-        on_step: OnStep | None = None,
-        *,
-        texts: Sequence[str] = (),
-    ) -> Outcome:
-        """Train on the rows in `folder`, going on where it was stopped; answer items, take texts' losses."""
-        ...
 
 
 class Making(NamedTuple):
@@ -99,25 +57,6 @@ class Watch:
         if asked < 2:
             return whole / passages
         return (self.last[1] - self.first[1]) / asked * max(1.0, self.last[0] / passages)
-
-
-def measured(learner: Learner, rows: Sequence[Row], items: Sequence[Item], seed: int, folder: Path) -> Speed:
-    """Return the student's speed by a small training on some rows and some answers."""
-    lengths = learner.lengths(rows)
-    taken: list[Row] = []
-    total = 0
-    for row, tokens in zip(rows, lengths, strict=True):
-        if isinstance(tokens, int) and (not taken or total + tokens <= TRIED_TOKENS):
-            taken.append(row)
-            total += tokens
-    shutil.rmtree(folder, ignore_errors=True)
-    outcome = learner.learn(taken, items[:TRIED_ITEMS], seed, 1.0, folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    return Speed(
-        round(max(0.0, outcome.all_s - outcome.train_s - outcome.answer_s), 3),
-        round(outcome.answer_s / min(TRIED_ITEMS, len(items)), 5),
-        round(outcome.train_s / max(1, total), 7),
-    )
 
 
 def seconds(

@@ -10,35 +10,31 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from taskmill.budget import seconds_of
 from taskmill.config import to_mapping
-from taskmill.durable import atomic_write
 from taskmill.errors import InputError, UsageError
 from taskmill.ids import content_id
 from taskmill.ingest import fingerprint
-from taskmill.recipes.ltd.config import seconds_of
-from taskmill.recipes.ltd.grid import Speed
-from taskmill.recipes.prove.arms import Passages, Row, make, passages, stocks
+from taskmill.recipes.general import Probes
+from taskmill.recipes.prove.arms import Passages, make, passages, stocks
 from taskmill.recipes.prove.config import ProveConfig, Target
 from taskmill.recipes.prove.items import Test, asked, read_test
 from taskmill.recipes.prove.overlap import Guard
 from taskmill.recipes.prove.plan import (
-    TRIED_ITEMS,
     TRIED_PASSAGES,
-    Learner,
     Making,
     Sizes,
     Watch,
     as_record,
     chosen,
-    measured,
     seconds,
 )
-from taskmill.recipes.prove.retention import Probes
 from taskmill.recipes.session import OnProgress, Progress
+from taskmill.recipes.students import TRIED_ITEMS, Learner, Row, Speed, measured
 from taskmill.record import Document, Example
-from taskmill.store import read_json
+from taskmill.store import read_json, write_json
 
-__all__ = ["Side", "as_json", "planned", "side_of"]
+__all__ = ["Side", "planned", "side_of"]
 
 
 @dataclass(frozen=True)
@@ -62,11 +58,6 @@ def side_of(config: ProveConfig, target: Target) -> Side:
     guard = Guard(test.questions)
     pool = passages(target, guard, config.train.seed) if config.uses_pool else Passages([], [], 0, {})
     return Side(target, test, guard, pool)
-
-
-def as_json(value: Any) -> bytes:
-    """Return a value as the bytes of a JSON file."""
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def planned(
@@ -108,7 +99,7 @@ def planned(
         "targets": found,
         "estimate_s": round(sum(one["estimate_s"] for one in found.values()), 1),
     }
-    atomic_write(folder / "plan.json", as_json(plan))
+    write_json(folder / "plan.json", plan)
     return plan
 
 
@@ -135,9 +126,8 @@ def _tried(
         most = most._replace(passages=min(config.rows or len(rows), len(rows)))
     lengths = [n for n in learner.lengths(rows) if isinstance(n, int)]
     making = making._replace(tokens=round(sum(lengths) / max(1, len(lengths)), 2))
-    speed = measured(
-        learner, rows, asked(test.first(TRIED_ITEMS))[:TRIED_ITEMS], config.train.seed, folder / "speed"
-    )
+    items = asked(test.first(TRIED_ITEMS))[:TRIED_ITEMS]
+    speed = measured(folder, learner, rows, items, config.train.seed)
     return speed, making, most
 
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from taskmill.durable import atomic_write
 from taskmill.ids import content_id
-from taskmill.recipes.ltd.grid import Speed
+from taskmill.recipes.general import Probes
 from taskmill.recipes.prove.arms import Portion, Stock, portions, sized
 from taskmill.recipes.prove.config import ProveConfig
-from taskmill.recipes.prove.plan import Learner
-from taskmill.recipes.prove.prepare import as_json
-from taskmill.recipes.prove.retention import Probes
-from taskmill.recipes.session import OnProgress, Progress
-from taskmill.store import read_json
+from taskmill.recipes.session import OnProgress
+from taskmill.recipes.students import Learner, Speed, trained
+from taskmill.train.loop import OnStep
 from taskmill.train.student import Item
 
-__all__ = ["Grid", "Unit", "grid_of", "trained", "unit_seconds"]
+__all__ = ["Grid", "Unit", "grid_of", "learned", "unit_seconds"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ def unit_seconds(unit: Unit, speed: Speed, prompts: int) -> float:
     return speed.unit + speed.item * prompts + speed.token * unit.portion.tokens * unit.portion.times
 
 
-def trained(
+def learned(
     folder: Path,
     grid: Grid,
     items: Sequence[Item],
@@ -98,65 +94,30 @@ def trained(
     """Return (what each student's unit.json holds, how many were made now), seed after seed."""
     named = {key: arm or "none" for arm, keys in grid.arms.items() for key in keys}
     named |= {key: f"{size} rows" for size, keys in grid.sizes.items() for key in keys if key not in named}
-    done: dict[str, dict[str, Any]] = {}
-    waiting = []
-    for unit in sorted(grid.units.values(), key=lambda u: (u.seed, u.portion.tokens, u.key)):
-        known = read_json(folder / unit.key[:16] / "unit.json")
-        if known.get("key") == unit.key:
-            done[unit.key] = known
-        else:
-            waiting.append(unit)
-    prompts = len(items) + len(general.items)
-    left = sum(unit_seconds(unit, speed, prompts) for unit in waiting)
-    for unit in waiting:
-        note = f"{place}{named[unit.key]}, seed {unit.seed}, {left / 60:.0f} min left"
-        at = Progress("students", len(done), len(grid.units), note=note)
-        report(at)
-        done[unit.key] = _one(folder / unit.key[:16], unit, items, learner, general, keep, at, report)
-        left -= unit_seconds(unit, speed, prompts)
-    report(Progress("students", len(done), len(grid.units), note=place))
-    return done, len(waiting)
+    asked = [*items, *general.items]
 
+    def make(unit: Unit, work: Path, on_step: OnStep) -> dict[str, Any]:
+        own, texts = unit.portion, general.texts
+        outcome = learner.learn(own.rows, asked, unit.seed, own.times, work, on_step, texts=texts)
+        made = asdict(outcome)
+        del made["marks"]  # by one gold answer; the test has all of them
+        return {
+            "rows": len(own.rows),
+            "tokens": own.tokens,
+            "times": own.times,
+            "seed": unit.seed,
+            **made,
+            "answers": outcome.answers[: len(items)],
+            "probe": general.right(outcome.answers[len(items) :]),
+        }
 
-def _one(
-    folder: Path,
-    unit: Unit,
-    items: Sequence[Item],
-    learner: Learner,
-    general: Probes,
-    keep: bool,
-    at: Progress,
-    report: OnProgress,
-) -> dict[str, Any]:
-    """Train and ask one student; its marker is written when all of it is there."""
-
-    def on_step(step: int, total: int, loss: float, tokens_per_s: float, eta_s: float) -> None:
-        note = f"{at.note}; step {step} of {total}, loss {loss:.3f}"
-        report(Progress(at.stage, at.done, at.total, note=note))
-
-    portion, work = unit.portion, folder / "training"
-    outcome = learner.learn(
-        portion.rows,
-        [*items, *general.items],
-        unit.seed,
-        portion.times,
-        work,
-        on_step,
-        texts=general.texts,
+    return trained(
+        folder,
+        sorted(grid.units.values(), key=lambda u: (u.seed, u.portion.tokens, u.key)),
+        make,
+        lambda unit: unit_seconds(unit, speed, len(asked)),
+        lambda unit: f"{named[unit.key]}, seed {unit.seed}",
+        report,
+        keep=lambda unit: keep,
+        place=place,
     )
-    made = asdict(outcome)
-    del made["marks"]  # by one gold answer; the test has all of them
-    known = {
-        "key": unit.key,
-        "rows": len(portion.rows),
-        "tokens": portion.tokens,
-        "times": portion.times,
-        "seed": unit.seed,
-        **made,
-        "answers": outcome.answers[: len(items)],
-        "probe": general.right(outcome.answers[len(items) :]),
-    }
-    atomic_write(folder / "unit.json", as_json(known))
-    if not keep:
-        shutil.rmtree(work, ignore_errors=True)
-    return known
