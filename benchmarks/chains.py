@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections import deque
@@ -25,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import load, save, summary, versions
+from benchmarks.machine import child, load, save, summary, versions
 
 MODEL = "smollm2-135m"
 PACKAGES = ("taskmill", "openvino-genai", "numpy", "pyarrow")
@@ -88,8 +86,7 @@ def by_rounds(self: Any, how: Any, numbers: Sequence[int], rounds: int) -> None:
     """Ask as the authors' code does: a round when the last is whole, its texts in a drawn order."""
     from taskmill.ids import draw
     from taskmill.recipes.corpus.ask import _Chain
-    from taskmill.synthesize.pair_format import Shown
-    from taskmill.synthesize.pretraining import chains, pair_of, read
+    from taskmill.synthesize.pretraining import chains
 
     self.total += len(numbers)
     going = [_Chain(own) for own in chains(numbers, rounds)]
@@ -99,12 +96,7 @@ def by_rounds(self: Any, how: Any, numbers: Sequence[int], rounds: int) -> None:
         posed = [p for p in (self._next(how, chain, running) for chain in order) if p is not None]
 
         def follow(asked: Any, completion: Any) -> None:
-            document = asked.payload.document
-            good = self._take(read(how, self.caller.backend.model, asked, completion))
-            chain = running.pop(document.id)
-            if good:
-                pairs = tuple(pair_of(example)[1] for example in good)
-                chain.answered.append((document.id, Shown(document.text.strip(), pairs)))
+            self._replied(how, asked, completion, running)
 
         self._run(iter(posed), deque(), follow)
 
@@ -162,10 +154,8 @@ def main(options: Sequence[str] | None = None) -> None:
     for _ in range(given.turns):
         for arm, found in runs.items():
             loads.append(load())
-            command = [sys.executable, "-m", "benchmarks.chains", "--arm", arm, "--texts", str(given.texts)]
-            command += ["--rounds", str(given.rounds), "--tokens", str(given.tokens)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found.append(json.loads(done.stdout.strip().splitlines()[-1]))
+            case = ["--texts", given.texts, "--rounds", given.rounds, "--tokens", given.tokens]
+            found.append(child("benchmarks.chains", "--arm", arm, *case))
     faster = [a["pairs_per_s"] / b["pairs_per_s"] for a, b in zip(runs["ours"], runs["rounds"], strict=True)]
     cheaper = [b["cpu_seconds"] / a["cpu_seconds"] for a, b in zip(runs["ours"], runs["rounds"], strict=True)]
     overhead = [

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, save, write_table
 from taskmill.ids import draw
 from taskmill.recipes.continual import ContinualConfig, continual
 from taskmill.train import TrainConfig
@@ -28,16 +28,7 @@ from taskmill.train import TrainConfig
 STAGES = 3
 LONGEST = 420  # characters of definition and input (chosen: about 110 tokens)
 ANSWER = 60  # characters of the longest right answer
-RESULTS = Path(__file__).parent / "results" / "continual.json"
-DOCS = Path(__file__).parents[1] / "docs" / "grow.md"
-
-
-def write_docs(name: str, text: str) -> None:
-    """Put a benchmark's text between its marks in docs/grow.md, if the page is there."""
-    if DOCS.exists():
-        head, mark, rest = DOCS.read_text("utf-8").partition(f"<!-- {name} -->\n")
-        _, end, tail = rest.partition(f"<!-- end {name} -->")
-        DOCS.write_text(f"{head}{mark}\n{text}\n{end}{tail}" if mark and end else head + mark + rest, "utf-8")
+PAGE = Path(__file__).parents[1] / "docs" / "grow.md"
 
 
 def _tasks(folder: Path, split: str) -> dict[str, dict[str, Any]]:
@@ -119,7 +110,7 @@ def shown(record: dict[str, Any]) -> str:
         f"- {rows['held'][0]} held-out rows of a stage, {rows['test']} of {rows['test_tasks']} unseen tasks",
         f"- {config['train']['base']}; {machine['cpu']}, {machine['cores']} cores",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def main(argv: list[str]) -> None:
@@ -162,5 +153,5 @@ def main(argv: list[str]) -> None:
             record["config"][name] = [Path(one).name for one in record["config"][name]]
         record["config"]["train"]["base"] = Path(asked.base).name
         record["machine"] = describe()
-        RESULTS.write_text(json.dumps(record, indent=1) + "\n")
-        write_docs("continual", shown(record))
+        print(save("continual", record))
+        write_table(PAGE, "continual", shown(record))

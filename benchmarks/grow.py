@@ -14,14 +14,13 @@ import argparse
 import json
 import random
 import re
-import resource
 import shutil
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.machine import load, save, write_table
+from benchmarks.machine import load, peak_mb, save, write_table
 from taskmill.backends import ModelConfig
 from taskmill.ingest import count_tokens
 from taskmill.ingest.metadata import metadata, read_rows
@@ -113,7 +112,7 @@ def speed(folder: Path) -> dict:
     for batch in instances(task, meta, read_rows(meta), count=count_tokens):
         count += len(batch)
         if count % 250_000 == 0:
-            peaks.append(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+            peaks.append(round(peak_mb()))
     return {
         "metadata_of_1000_seconds": round(described, 1),
         "instances": count,

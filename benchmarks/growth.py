@@ -19,8 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.continual import write_docs
-from benchmarks.machine import describe
+from benchmarks.machine import describe, save, write_table
 from taskmill.grow.registry import Registry
 from taskmill.ids import draw
 from taskmill.ingest.metadata import metadata
@@ -29,7 +28,7 @@ from taskmill.recipes.grow import AddConfig, add
 ROWS = 40
 ADDED = 5
 WORDS = ("river", "stone", "cloud", "apple", "walks", "runs", "sleeps", "under", "over", "green", "early")
-RESULTS = Path(__file__).parent / "results" / "growth.json"
+PAGE = Path(__file__).parents[1] / "docs" / "grow.md"
 
 
 def make(folder: Path, number: int) -> str:
@@ -102,7 +101,7 @@ def shown(record: dict) -> str:
         f"- metadata of {told['datasets']:,} datasets: {told['s']:.1f} s ({told['cpu_s']:.1f} processor s)",
         f"- {machine['cpu']}, {machine['cores']} cores; `python -m benchmarks growth --save`",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def main(argv: list[str]) -> None:
@@ -123,5 +122,5 @@ def main(argv: list[str]) -> None:
         print(json.dumps({"metadata": described}))
     if asked.save:
         record = {"machine": describe(), "rows_each": ROWS, "curve": lines, "metadata": described}
-        RESULTS.write_text(json.dumps(record, indent=1) + "\n")
-        write_docs("growth", shown(record))
+        print(save("growth", record))
+        write_table(PAGE, "growth", shown(record))

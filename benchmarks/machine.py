@@ -12,14 +12,17 @@ import json
 import os
 import platform
 import re
+import resource
 import signal
 import statistics
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGES = ("taskmill", "aiohttp", "daft", "minijinja", "numpy", "openvino-genai", "orjson", "pyarrow")
@@ -52,6 +55,25 @@ def versions(names: Sequence[str]) -> dict[str, str]:
 def load() -> float:
     """Return the machine's load average over the last minute."""
     return round(os.getloadavg()[0], 2)
+
+
+def peak_mb() -> float:
+    """Return the most memory this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def child(module: str, *options: object, python: str = sys.executable) -> dict:
+    """Run a module as a fresh process and return the JSON of its last line."""
+    command = [python, "-m", module, *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def arms(peers: str, known: Iterable[str]) -> list[str]:
+    """Return who is measured: taskmill and `peers` (names, or none); by default those that are installed."""
+    there = [name for name in known if find_spec(name.partition("-")[0])]
+    names = dict.fromkeys(["taskmill", *(peers.split(",") if peers else there)])
+    return [name for name in names if name != "none"]
 
 
 def write_table(page: Path, name: str, table: str) -> None:

@@ -12,17 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import numpy as np
 
-from benchmarks.machine import load, save, summary, versions
+from benchmarks.machine import arms, child, load, peak_mb, save, summary, versions
 
 PACKAGES = ("taskmill", "numba", "numpy", "datasets", "grain")
 
@@ -109,29 +105,26 @@ def main(options: Sequence[str] | None = None) -> None:
     given = parser.parse_args(options)
     if given.arm:
         found = RUN[given.arm](given.sources, given.draws)
-        found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        found["peak_mb"] = peak_mb()
         print(json.dumps(found))
         return
-    there = [name for name in RUN if find_spec(name)]
-    names = list(dict.fromkeys(["taskmill", *(given.peers.split(",") if given.peers else there)]))
-    names = [name for name in names if name != "none"]
     pythons = dict(entry.split("=", 1) for entry in given.python)
-    runs: dict[str, list[dict]] = {name: [] for name in names}
+    runs: dict[str, list[dict]] = {name: [] for name in arms(given.peers, RUN)}
     loads = []
     for _ in range(given.rounds):
-        for name in names:
+        for name, found in runs.items():
             draws = given.draws if name == "taskmill" else given.peer_draws
-            command = [pythons.get(name, sys.executable), "-m", "benchmarks.mixing", "--arm", name]
-            command += ["--draws", str(draws), "--sources", str(given.sources)]
+            case = ["--draws", draws, "--sources", given.sources]
             loads.append(load())
-            done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=True)
-            runs[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
+            python = pythons.get(name, sys.executable)
+            found.append(child("benchmarks.mixing", "--arm", name, *case, python=python))
+    measured = {name: _summary(rounds) for name, rounds in runs.items()}
     result = {
         "case": {"sources": given.sources, "draws": given.draws, "rounds": given.rounds},
-        "arms": (arms := {name: _summary(rounds) for name, rounds in runs.items()}),
+        "arms": measured,
         "times_slower": {
-            name: round(arms["taskmill"]["draws_per_s"]["median"] / arm["draws_per_s"]["median"], 1)
-            for name, arm in arms.items()
+            name: round(measured["taskmill"]["draws_per_s"]["median"] / arm["draws_per_s"]["median"], 1)
+            for name, arm in measured.items()
         },
         "goal": {"seconds": 1.0, "resume": 0.01},
         "packages": versions(PACKAGES),

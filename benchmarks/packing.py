@@ -13,20 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import load, save, summary, versions
+from benchmarks.machine import arms, child, load, peak_mb, save, summary, versions
 
 PACKAGES = ("taskmill", "numba", "numpy", "pyarrow", "trl", "datasets")
 
@@ -52,7 +48,7 @@ def taskmill(rows: int, room: int, folder: Path) -> dict:
     packing = pack(own, room)
     plan, cpu = time.perf_counter() - begin, time.process_time() - used
     begin = time.perf_counter()
-    write_shards(folder / "shards", whole, packing, {}, packing.rows)
+    write_shards(folder / "shards", whole, packing.rows, packing, {})
     total = plan + time.perf_counter() - begin
     cpu_total = time.process_time() - used
     assert (np.sort(packing.rows) == np.arange(rows)).all()
@@ -110,22 +106,18 @@ def main(options: Sequence[str] | None = None) -> None:
     if given.arm:
         with tempfile.TemporaryDirectory() as folder:
             found = RUN[given.arm](given.rows, given.length, Path(folder))
-        found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        found["peak_mb"] = peak_mb()
         print(json.dumps(found))
         return
-    there = [name for name in RUN if find_spec(name.partition("-")[0])]
-    names = list(dict.fromkeys(["taskmill", *(given.peers.split(",") if given.peers else there)]))
-    names = [name for name in names if name != "none"]
     pythons = dict(entry.split("=", 1) for entry in given.python)
-    runs: dict[str, list[dict]] = {name: [] for name in names}
+    runs: dict[str, list[dict]] = {name: [] for name in arms(given.peers, RUN)}
     loads = []
     for _ in range(given.rounds):
-        for name in names:
-            command = [pythons.get(name, sys.executable), "-m", "benchmarks.packing", "--arm", name]
-            command += ["--rows", str(given.rows), "--length", str(given.length)]
+        for name, found in runs.items():
+            case = ["--rows", given.rows, "--length", given.length]
             loads.append(load())
-            done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=True)
-            runs[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
+            python = pythons.get(name, sys.executable)
+            found.append(child("benchmarks.packing", "--arm", name, *case, python=python))
     result = {
         "case": {"rows": given.rows, "length": given.length, "rounds": given.rounds},
         "arms": {

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -174,12 +173,8 @@ def few(rows: int, seed: int = 0) -> dict[str, float]:
     return {
         "prompts": rows, "choose_s": round(chose - begin, 3), "write_s": round(end - chose, 3),
         "per_s": round(rows / (end - begin)), "mb": round(size / 1e6),
-        "peak_mb": _peak_mb(),
+        "peak_mb": round(machine.peak_mb()),
     }  # fmt: skip
-
-
-def _peak_mb() -> int:
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 ARMS: dict[str, Callable[..., pa.Array]] = {
@@ -210,7 +205,7 @@ def main(options: list[str]) -> None:
     given = parser.parse_args(options)
     columns, choice = data(given.rows)
     ours(columns, choice)
-    peak = _peak_mb()  # of ours with its input: the others come later
+    peak = round(machine.peak_mb())  # of ours with its input: the others come later
     expected = by_fstring(columns, choice)
     arms = {name: arm for name, arm in ARMS.items() if name not in MODULES or find_spec(name)}
     runs: dict[str, list[float]] = {name: [] for name in arms}

@@ -49,6 +49,13 @@ class Caller:
             elif feed.exhausted or self.stopped:
                 return
 
+    def include(self, other: Caller) -> None:
+        """Count what another caller of the same ledger and budget has done."""
+        self.made += other.made
+        self.reused += other.reused
+        self.failed += other.failed
+        self.stopped = self.stopped or other.stopped
+
     def _round(self, feed: _Feed) -> Iterator[tuple[Request, Completion]]:
         stream = self.backend.generate(feed)
         try:

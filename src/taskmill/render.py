@@ -29,6 +29,7 @@ __all__ = [
     "FORMATS",
     "PIPE_MARKER",
     "PLACEHOLDER",
+    "SLOT",
     "TASK_MARKER",
     "ChatText",
     "alpaca",
@@ -59,6 +60,9 @@ __all__ = [
 ]
 
 PLACEHOLDER = "{{context}}"
+SLOT = r"\{\{\s*context\s*\}\}"
+"""The placeholder of the passage as it may be written, as a pattern."""
+
 TASK_MARKER = "<|task|>"
 PIPE_MARKER = "<|pipe|>"
 _JOINER = "\u2060"
@@ -68,7 +72,7 @@ _ESCAPED = re.compile(
     rf"<{_JOINER}({_JOINER}*\|(?:{_MARKERS})\|>)|\{{{_JOINER}({_JOINER}*\{{\s*context\s*\}}\}})"
 )
 _MARKER = re.compile(rf"<\|(?:{_MARKERS})\|>")
-_SLOT = re.compile(r"\{\{\s*context\s*\}\}")
+_SLOT = re.compile(SLOT)
 
 CHAT_TOKENS = (
     # ChatML, Llama 2, Llama 3, Mistral, Gemma, Phi and Zephyr, GPT-OSS, DeepSeek, GPT-2

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from taskmill import cli
+from taskmill.select import SELECTORS
 
 ROWS = [
     {
@@ -64,15 +65,29 @@ DECONTAMINATE = (
     "--against FEW.PARQUET --mode 8gram50 --coverage row --runner native",
     "--against FEW.PARQUET --mode 8gram50 --coverage either",
     "--against FEW.PARQUET --mode decon --threshold 0.7 --parts question,answer",
-    "--against FEW.PARQUET --mode exact",
+    "--against FEW.PARQUET --mode exact --keep-benchmark-tasks",
 )
 SELECT = (
     "--budget 5 --embeddings vector --method k-center --set first=medoid --seed 3 --draws 2 --json",
     "--budget 10% --embeddings vector --id id --tokens n --coverage label,text --start START.PARQUET",
     "--budget 60tok --method random --text text --group-by label --quota equal --embedder hash",
     "--budget 6 --method random --group-by label --quota proportional --embeddings vector",
-    "--budget 5 --method rds --embeddings vector --target FEW.PARQUET",
+    "--budget 5 --embeddings vector --parts 2 --runner native --whiten 2",
+    "--budget 5 --embeddings vector --project 2",
 )
+NEEDS = {
+    "deita": "--set scores=n",
+    "dsir": "--target FEW.PARQUET --text text",
+    "perplexity": "--set model=echo:",
+    "rds": "--target FEW.PARQUET",
+    "score": "--set scores=n",
+    "stratified": "--group-by label",
+}
+METHODS = [
+    f"--budget 5 --embeddings vector --method {name} {NEEDS.get(name, '')}"
+    for name in SELECTORS.names()
+    if name != "ifd"  # the echo finds all answers as easy: test_a_method_that_rejects_every_row_is_named
+]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +98,7 @@ SELECT = (
             ("curate", CURATE),
             ("dedup", DEDUP),
             ("decontaminate", DECONTAMINATE),
-            ("select", SELECT),
+            ("select", (*SELECT, *METHODS)),
         )
         for flags in all_flags
     ],
@@ -96,7 +111,11 @@ def test_every_flag_takes_values_that_work(folder, capsys, command, flags):
         assert json.loads(shown)
     else:
         assert str(folder / out.lower()) in shown
-    if command != "select":
+    if command == "select":
+        chosen = pq.read_table(folder / "out.parquet")
+        assert chosen.column_names == ["id", "rank", "score"]
+        assert 0 < len(chosen) == len(set(chosen["id"].to_pylist()) & {row["id"] for row in ROWS})
+    else:
         report = json.loads((folder / "out" / "report.json").read_text())
         assert report["command"] == command
         funnel = report["funnel"]
@@ -105,7 +124,23 @@ def test_every_flag_takes_values_that_work(folder, capsys, command, flags):
         assert sorted(ids[0] + ids[1]) == [row["id"] for row in ROWS]
 
 
-@pytest.mark.parametrize(("command", "tried"), [("curate", CURATE), ("dedup", DEDUP)])
+def test_a_method_that_rejects_every_row_is_named(folder, capsys):
+    words = ["--budget", "5", "--embeddings", "vector", "--method", "ifd", "--set", "model=echo:"]
+    code, _, err = run(capsys, folder, "select", "ROWS.PARQUET", "--out", "OUT.PARQUET", *words)
+    assert code == 1
+    assert "--method ifd rejects all 40 rows" in err
+    assert not (folder / "out.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "tried"),
+    [
+        ("curate", CURATE),
+        ("dedup", DEDUP),
+        ("decontaminate", (*DECONTAMINATE, "--build")),  # alone: test_an_index_is_built_alone
+        ("select", (*SELECT, *METHODS)),
+    ],
+)
 def test_no_flag_and_no_choice_is_left_out(command, tried):
     words = " ".join(tried).split()
     used = defaultdict(set)

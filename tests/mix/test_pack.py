@@ -132,16 +132,17 @@ def test_long_rows_are_split_every_so_many_tokens():
     assert rows.learned.sum() - pieces.learned.sum() == 3  # of each further piece, its first token
 
 
-def packed(lengths, room=16, loss="tokens"):
+def packed(lengths, room=16):
     rows = token_rows(lengths)
     packing = pack(rows.lengths, room)
-    return rows, packing, rows.chosen(packing.rows)
+    return rows, packing
 
 
 def test_columns_of_a_sequence():
-    rows, packing, ordered = packed([5, 6, 4, 9, 7])
+    rows, packing = packed([5, 6, 4, 9, 7])
     names = np.array([f"id{i}" for i in range(5)])
-    made = pa.concat_tables(tables(ordered, packing, pa.array(names), "tokens", size=10)).to_pylist()
+    parts = tables(rows, packing.rows, packing, pa.array(names), "tokens", size=10)
+    made = pa.concat_tables(parts).to_pylist()
     assert len(made) == packing.bins
     for sequence, members in zip(made, rows_of(packing), strict=True):
         assert sequence["row_ids"] == [f"id{r}" for r in members]
@@ -159,7 +160,7 @@ def test_token_id_zero_is_a_token():
     """Packers that count what is not zero as length cut a row at its zeros."""
     rows = TokenRows(np.zeros(12, np.uint16), np.ones(12, np.uint8), np.array([0, 5, 12]))
     packing = pack(rows.lengths, 12)
-    (table,) = tables(rows.chosen(packing.rows), packing, pa.array(["a", "b"]), "tokens")
+    (table,) = tables(rows, packing.rows, packing, pa.array(["a", "b"]), "tokens")
     (sequence,) = table.to_pylist()
     assert sequence["input_ids"] == [0] * 12
     assert sorted(sequence["seq_lengths"]) == [5, 7]
@@ -168,12 +169,12 @@ def test_token_id_zero_is_a_token():
 
 def test_shards_are_the_same_sequences(tmp_path):
     lengths = np.random.default_rng(3).integers(1, 17, 60)
-    _, packing, ordered = packed(lengths)
+    rows, packing = packed(lengths)
     for loss in ("tokens", "rows"):
-        write_shards(tmp_path / loss, ordered, packing, {"loss": loss})
+        write_shards(tmp_path / loss, rows, packing.rows, packing, {"loss": loss})
         shards = Shards(tmp_path / loss)
         names = pa.array([str(i) for i in range(60)])
-        made = pa.concat_tables(tables(ordered, packing, names, loss)).to_pylist()
+        made = pa.concat_tables(tables(rows, packing.rows, packing, names, loss)).to_pylist()
         assert len(shards) == len(made) == packing.bins
         for i, sequence in enumerate(made):
             for name, values in shards[i].items():
@@ -185,8 +186,8 @@ def test_shards_are_the_same_sequences(tmp_path):
 
 
 def test_each_row_may_weigh_one():
-    _, packing, ordered = packed([5, 6, 4, 1])
-    (table,) = tables(ordered, packing, pa.array(list("abcd")), "rows")
+    rows, packing = packed([5, 6, 4, 1])
+    (table,) = tables(rows, packing.rows, packing, pa.array(list("abcd")), "rows")
     for sequence in table.to_pylist():
         for k, length in enumerate(sequence["seq_lengths"], 1):
             own = [
@@ -196,8 +197,8 @@ def test_each_row_may_weigh_one():
 
 
 def test_unfinished_shards_are_not_opened(tmp_path):
-    _, packing, ordered = packed([5, 6])
-    write_shards(tmp_path, ordered, packing, {})
+    rows, packing = packed([5, 6])
+    write_shards(tmp_path, rows, packing.rows, packing, {})
     (tmp_path / "index.json").unlink()
     with pytest.raises(InputError, match="no finished token shards"):
         Shards(tmp_path)

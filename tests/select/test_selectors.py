@@ -86,6 +86,20 @@ def _started(pool, rows):
     return Pool(pool.ids, pool.tokens, pool.embeddings, pool.texts, pool.groups, start=rows)
 
 
+@pytest.mark.parametrize("name", [*NAMES, "semdedup", "herding"])
+def test_the_number_of_cores_changes_no_choice(name, monkeypatch):
+    rng = np.random.default_rng(6)
+    pool = make(blobs(1200, 24, rng), rng)
+    monkeypatch.setattr("taskmill.kernels.distances._SMALL", 0)  # rows are shared out among the cores
+    found = []
+    for cores in (1, 2, 7):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        found.append(selector(name).pick(pool, Budget(rows=60), 3))
+    for other in found[1:]:
+        assert other.rows.tolist() == found[0].rows.tolist()
+        assert other.scores.tolist() == found[0].scores.tolist()
+
+
 @pytest.mark.parametrize("name", ["random", "k-means", "density", "k-center"])
 def test_the_seed_decides(name):
     pool = make(blobs(200, 8, np.random.default_rng(1)), np.random.default_rng(2))

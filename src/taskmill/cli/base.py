@@ -127,17 +127,24 @@ def progress(as_json: bool) -> Any:
     return progress_bars(quiet=as_json or not sys.stderr.isatty())
 
 
-def end(manifest: Mapping[str, Any], out: Path, as_json: bool) -> int:
-    """Print the result; the reason of a closed gate is the last line."""
+def end(
+    manifest: Mapping[str, Any],
+    out: Path,
+    as_json: bool,
+    show: Callable[[Mapping[str, Any], Path], None] | None = None,
+) -> int:
+    """Print the result, for people by `show`; the reason of a closed gate is the last line."""
     from taskmill.console import show_manifest
 
     code, reason = manifest["exit"]["code"], manifest["exit"]["reason"]
     if as_json:
-        click.echo(json.dumps(manifest, ensure_ascii=False))
-        if code:
-            click.echo(reason, err=True)
+        click.echo(json.dumps(manifest, ensure_ascii=False, default=str))  # as the run folder has it
+    elif show:
+        show(manifest, out)
     else:
-        show_manifest(manifest, out)
+        show_manifest(manifest, out)  # with the reason
+    if code and (as_json or show):
+        click.echo(reason, err=as_json)
     return int(code)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from taskmill.cli.base import CODES, cli, config_options, configured, given, progress
+from taskmill.cli.base import CODES, cli, config_options, configured, end, given, progress
 
 __all__ = ["cast", "corpus", "examine"]
 
@@ -36,14 +36,7 @@ def corpus(
     mapping = configured(file, flags, sources)
     with progress(as_json) as on_progress:
         manifest = run_corpus(build(CorpusConfig, mapping), out, update=update, on_progress=on_progress)
-    code, reason = manifest["exit"]["code"], manifest["exit"]["reason"]
-    if as_json:
-        click.echo(json.dumps(manifest, ensure_ascii=False, default=str))
-    else:
-        _show(manifest, Path(out))
-    if code:
-        click.echo(reason, err=as_json)
-    return int(code)
+    return end(manifest, Path(out), as_json, _show)
 
 
 def _show(manifest: Mapping[str, Any], out: Path) -> None:
@@ -82,13 +75,7 @@ def examine(sources: tuple[str, ...], out: str, as_json: bool, **flags: Any) -> 
     config = build(ExamineConfig, {**given(flags), "sources": list(sources)})
     with progress(as_json) as on_progress:
         result = run(config, out, on_progress)
-    if as_json:
-        click.echo(json.dumps(result, ensure_ascii=False))
-    else:
-        show_examination(result, Path(out))
-    if result["exit"]["code"]:
-        click.echo(result["exit"]["reason"], err=as_json)
-    return int(result["exit"]["code"])
+    return end(result, Path(out), as_json, show_examination)
 
 
 @cli.command(

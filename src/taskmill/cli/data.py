@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from taskmill.cli.base import CODES, cli, config_options, given, progress
+from taskmill.cli.base import CODES, cli, config_options, end, given, progress
 from taskmill.errors import UsageError
 
 __all__ = ["curate", "decontaminate", "dedup", "select"]
@@ -110,19 +110,11 @@ def decontaminate(
 def select(source: str, out: str, as_json: bool, **flags: Any) -> int:
     """Choose the rows to train on within a budget, held against chance and length."""
     from taskmill.config import build
+    from taskmill.console import show_selection
     from taskmill.recipes.select import SelectConfig
     from taskmill.recipes.select import select as run_select
 
     config = build(SelectConfig, {**given(flags), "source": source})
     with progress(as_json) as on_progress:
         record = run_select(config, out, on_progress)
-    if as_json:
-        click.echo(json.dumps(record, ensure_ascii=False))
-    else:
-        from taskmill.console import show_selection
-
-        show_selection(record, Path(out))
-    end = record["exit"]
-    if end["code"]:
-        click.echo(end["reason"], err=as_json)
-    return int(end["code"])
+    return end(record, Path(out), as_json, show_selection)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from taskmill.cli.base import CODES, cli, config_options, configured, given, progress
+from taskmill.cli.base import CODES, cli, config_options, configured, end, given, progress
 
 __all__ = ["check", "grow", "propose", "rate"]
 
@@ -53,14 +53,7 @@ def propose(
         return 0
     with progress(as_json) as on_progress:
         manifest = run_propose(config, out, update=update, on_progress=on_progress)
-    code, reason = manifest["exit"]["code"], manifest["exit"]["reason"]
-    if as_json:
-        click.echo(json.dumps(manifest, ensure_ascii=False, default=str))
-    else:
-        _show(manifest, Path(out))
-    if code:
-        click.echo(reason, err=as_json)
-    return int(code)
+    return end(manifest, Path(out), as_json, _show)
 
 
 def _show(manifest: Mapping[str, Any], out: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from taskmill.cli.base import CODES, config_options, given, progress
+from taskmill.cli.base import CODES, config_options, configured, given, progress
 from taskmill.cli.grow import grow
 
 __all__ = ["add", "continual", "diff", "list_datasets", "remove", "replay", "select"]
@@ -54,7 +54,6 @@ def _show_version(found: Mapping[str, Any]) -> None:
 @config_options("taskmill.recipes.grow:AddConfig")
 def add(sources: tuple[str, ...], file: str | None, as_json: bool, **flags: Any) -> int:
     """Add datasets to a registry, or bring them up to date: the next version holds what changed."""
-    from taskmill.cli.base import configured
     from taskmill.config import build
     from taskmill.recipes.grow import AddConfig
     from taskmill.recipes.grow import add as run_add

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from taskmill.cli.base import CODES, cli, config_options, given, progress
+from taskmill.cli.base import CODES, cli, config_options, end, given, progress
 from taskmill.errors import UsageError
 
 __all__ = ["ablate", "mix", "pack"]
@@ -104,17 +104,14 @@ def ablate(mixture: str, out: str, as_json: bool, **flags: Any) -> int:
     config = build(AblationConfig, {**given(flags), "source": mixture})
     with progress(as_json) as on_progress:
         result = run_ablation(config, out, on_progress)
-    code, reason = result["exit"]["code"], result["exit"]["reason"]
-    if as_json:
-        click.echo(json.dumps(result, ensure_ascii=False))
-    else:
-        for name, arm in result["arms"].items():
-            shares = "  ".join(f"{share} {value:.1%}" for share, value in arm["shares"].items())
-            click.echo(f"{name:<14}  {arm['rows']:,} rows  {arm['tasks']} tasks  {shares}")
-        click.echo(f"→ {out}")
-    if code:
-        click.echo(reason, err=True)
-    return int(code)
+    return end(result, Path(out), as_json, _show_arms)
+
+
+def _show_arms(result: Mapping[str, Any], out: Path) -> None:
+    for name, arm in result["arms"].items():
+        shares = "  ".join(f"{share} {value:.1%}" for share, value in arm["shares"].items())
+        click.echo(f"{name:<14}  {arm['rows']:,} rows  {arm['tasks']} tasks  {shares}")
+    click.echo(f"→ {out}")
 
 
 @cli.command(

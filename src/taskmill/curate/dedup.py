@@ -21,7 +21,7 @@ from taskmill.kernels.graph import firsts
 from taskmill.kernels.near import bands_for, in_one_piece, same_texts, sketch, text_keys, word_keys
 from taskmill.kernels.rivals import nearest_before
 from taskmill.kernels.words import Words, chunks, on_all_cores, words
-from taskmill.render import fill
+from taskmill.render import SLOT, fill
 
 __all__ = [
     "KEEP",
@@ -190,10 +190,6 @@ def preference(ids: pa.Array | pa.ChunkedArray, texts: pa.Array, keep: str = "fi
         raise UsageError(f"which row stays is one of {', '.join(KEEP)}, not {keep!r}")
     sizes = pc.utf8_length(pc.fill_null(texts, "")) if keep == "longest" else None
     return preferred(ids, sizes, text_keys(texts)[:, 0])
-
-
-SLOT = r"\{\{\s*context\s*\}\}"
-"""The placeholder of the passage, as a pattern."""
 
 
 def preferred(

@@ -31,6 +31,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def rounded(self) -> dict[str, float]:
+        """Return it by name, as it stands in reports."""
+        return {name: round(value, 6) for name, value in self._asdict().items()}
+
 
 def _resampled(values: Sequence[float] | Array, name: str, seed: int) -> Array:
     """Return the means of `DRAWS` resamples of values (float64 [DRAWS]).

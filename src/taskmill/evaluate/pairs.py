@@ -7,12 +7,12 @@ that a judge who always names the same place gives each model a half.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
 from taskmill.evaluate.extract import EXTRACTORS, Answer, extract, readable
-from taskmill.evaluate.intervals import Interval, mcnemar, of_task
+from taskmill.evaluate.intervals import mcnemar, of_task
 
 __all__ = ["PLACES", "Judged", "best_sample", "verdict", "win_rate"]
 
@@ -93,15 +93,11 @@ def win_rate(judged: Sequence[Judged], *, confidence: float, seed: int) -> dict[
     same = sum(j.forth == j.back != "tie" for j in own)
     return {
         "items": len(own),
-        "win_rate": _shown(of_task(shares, name="win rate", **settings)),
+        "win_rate": of_task(shares, name="win rate", **settings).rounded(),
         "wins": int(sum(wins)),
         "losses": int(sum(losses)),
         "ties": len(own) - int(sum(wins)) - int(sum(losses)),
         "p": mcnemar(wins, losses),
-        "first_place": _shown(of_task(places, name="first place", **settings)),
+        "first_place": of_task(places, name="first place", **settings).rounded(),
         "same_place": round(same / len(own), 6),
     }
-
-
-def _shown(interval: Interval) -> Mapping[str, float]:
-    return {name: round(value, 6) for name, value in interval._asdict().items()}

@@ -55,7 +55,7 @@ def summary(
     weights = average.means([Task(t, len(own), own[0].group) for t, own in by_task.items()])
     settings: dict[str, Any] = {"confidence": confidence, "seed": seed}
     averages = {
-        kind: {n: _shown(bootstrap(values[n], share, name=n, **settings)) for n in names}
+        kind: {n: bootstrap(values[n], share, name=n, **settings).rounded() for n in names}
         for kind, share in weights.items()
     }
     first = next(iter(averages))
@@ -180,7 +180,3 @@ def robustness(overalls: Sequence[float]) -> dict[str, Any]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _shown(interval: Interval) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in interval._asdict().items()}

@@ -112,7 +112,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Draft:
-    """A dataset's new state, in a folder of its own until it is committed: what `Registry.draft` makes."""
+    """A dataset's new state, written by `Registry.writer` into a folder of its own until it is committed."""
 
     digest: str
     made: str
@@ -179,7 +179,7 @@ class Registry:
         return self.path / ".work"
 
     def writer(self, name: str) -> StageWriter:
-        """Return where a dataset's rows are written, kept and dropped; `draft` takes them from there."""
+        """Return where a dataset's rows are written, kept and dropped; `commit` takes them from there."""
         folder = self._work / content_id(name)
         shutil.rmtree(folder, ignore_errors=True)
         return StageWriter(folder, EXAMPLE_SCHEMA, ["id"])

@@ -19,21 +19,12 @@ from itertools import pairwise
 from typing import Any
 
 from taskmill.record import FieldMeta
-from taskmill.templates.values import as_text, spelled
+from taskmill.templates.values import LONGEST_LABEL, MOST_LABELS, REPEATED, as_text, is_closed, spelled
 
-__all__ = ["HEAD", "MOST_LABELS", "Declared", "Spread", "describe"]
+__all__ = ["HEAD", "Declared", "Spread", "describe"]
 
 HEAD = 1000
 """Most rows that types and samples are told from (chosen: kinds of values show early)."""
-
-MOST_LABELS = 50
-"""Most values of a closed set (chosen: Dynosaur stops at 10; intents and topics have dozens)."""
-
-REPEATED = 5
-"""Least rows for each value of a closed set, on average (chosen: below it, values are names of things)."""
-
-LONGEST_LABEL = 60
-"""Most characters of a value of a closed set (chosen: longer ones are sentences)."""
 
 UNIQUE = 0.95
 """Share of distinct values above which a field of codes or numbers identifies its row (issue, §1)."""
@@ -201,10 +192,6 @@ class Spread:
         if field.type == "label":
             return field
         declared = bool(field.labels) and set(field.labels).issuperset(names)
-        closed = (
-            2 <= len(names) <= MOST_LABELS
-            and all(len(name) <= LONGEST_LABEL for name in names)
-            and (declared or sum(found.values()) >= REPEATED * len(names))
-            and (declared or field.type not in ("float", "time"))
-        )
+        rows = REPEATED * len(names) if declared else sum(found.values())
+        closed = is_closed(names, rows) and (declared or field.type not in ("float", "time"))
         return replace(field, labels=tuple(names) if closed else ())

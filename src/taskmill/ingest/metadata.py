@@ -25,7 +25,7 @@ from taskmill.ingest import sql
 from taskmill.ingest.cards import Card, Configuration, card_of_entry, card_of_folder, features_of, matching
 from taskmill.ingest.fields import HEAD, Declared, Spread, describe
 from taskmill.ingest.hub_card import hub_card
-from taskmill.ingest.records import find_tables, read_records, unique_names
+from taskmill.ingest.records import SUFFIXES, find_tables, read_records, unique_names
 from taskmill.record import DatasetMeta, FieldMeta, content_id
 from taskmill.templates.values import as_text
 
@@ -48,7 +48,6 @@ _TEXT = 400
 
 _BATCH = 1000
 
-_SUFFIXES = (".parquet", ".arrow", ".feather", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 _NOT_ROWS = ("dataset_infos.json", "dataset_info.json", "state.json", "CATALOG.json")
 _SPLITS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation",
@@ -119,7 +118,7 @@ def _of_path(path: Path) -> Iterator[DatasetMeta]:
             yield from _of_catalogue(path)
             return
         if not _is_table(path):
-            raise InputError(f"{path}: not a table this reads ({', '.join(_SUFFIXES)})")
+            raise InputError(f"{path}: not a table this reads ({', '.join(SUFFIXES)})")
         name, split = _stem(path.name)
         if name.lower() in _SPLITS:  # of shop/train.csv, the folder is what names the dataset
             name = path.resolve().parent.name or name
@@ -136,7 +135,7 @@ def _of_path(path: Path) -> Iterator[DatasetMeta]:
         return
     inside = [folder for folder in folders if any(_is_table(one) for one in folder.rglob("*"))]
     if not inside:
-        raise InputError(f"{path} holds no table ({', '.join(_SUFFIXES)}); name the folder of a dataset")
+        raise InputError(f"{path} holds no table ({', '.join(SUFFIXES)}); name the folder of a dataset")
     if all(folder.name in ("data", *_SPLITS) for folder in inside):
         yield from _of_folder(path, None)
         return
@@ -152,7 +151,7 @@ def _of_folder(path: Path, card: Card | None) -> Iterator[DatasetMeta]:
     known = card or Card(name=path.name, role="own")
     grouped = _by_card(known, names) or _by_name(names)
     if not grouped:
-        raise InputError(f"{path} has a card and no table ({', '.join(_SUFFIXES)}); add its data files")
+        raise InputError(f"{path} has a card and no table ({', '.join(SUFFIXES)}); add its data files")
     for config, files in sorted(grouped.items()):
         said = known.configs.get(config) or (known.configs.get("") if len(grouped) == 1 else None)
         yield _of_files(known, config, said or Configuration(), str(path), files)
@@ -166,7 +165,7 @@ def _tables_in(path: Path) -> list[str]:
 
 
 def _is_table(path: Path) -> bool:
-    return path.name.removesuffix(".gz").endswith(_SUFFIXES) and path.name not in _NOT_ROWS
+    return path.name.removesuffix(".gz").endswith(SUFFIXES) and path.name not in _NOT_ROWS
 
 
 def _by_card(card: Card, names: Mapping[str, Path]) -> dict[str, list[tuple[str, Path]]]:
@@ -194,7 +193,7 @@ def _by_name(names: Mapping[str, Path]) -> dict[str, list[tuple[str, Path]]]:
 def _stem(name: str) -> tuple[str, str]:
     """Return (name without split, shard and suffix; split) of a data file's relative path."""
     plain = name.removesuffix(".gz")
-    for suffix in _SUFFIXES:
+    for suffix in SUFFIXES:
         plain = plain.removesuffix(suffix)
     plain = re.sub(r"[-_.]?\d{4,6}(?:-of-\d{4,6})?$", "", plain)
     kept, split = [], ""

@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 from taskmill.errors import InputError
 from taskmill.ingest.hub import open_hub
 
-__all__ = ["find_tables", "read_records", "unique_names"]
+__all__ = ["SUFFIXES", "find_tables", "read_records", "unique_names"]
 
 _BATCH = 1000
-_SUFFIXES = (".parquet", ".arrow", ".feather", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+SUFFIXES = (".parquet", ".arrow", ".feather", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 _CELL = 100_000_000  # characters of one CSV cell
 
 
@@ -47,9 +47,9 @@ def find_tables(patterns: Sequence[str], root: str = "") -> list[str]:
 
 
 def _inside(folder: str) -> list[str]:
-    files = sorted(str(p) for p in Path(folder).rglob("*") if p.name.removesuffix(".gz").endswith(_SUFFIXES))
+    files = sorted(str(p) for p in Path(folder).rglob("*") if p.name.removesuffix(".gz").endswith(SUFFIXES))
     if not files:
-        raise InputError(f"{folder} holds no table ({', '.join(_SUFFIXES)})")
+        raise InputError(f"{folder} holds no table ({', '.join(SUFFIXES)})")
     return files
 
 
@@ -75,7 +75,7 @@ def read_records(source: str, split: str = "train", columns: Sequence[str] = ())
         elif name.endswith((".csv", ".tsv")):
             yield from _csv(source, "\t" if name.endswith(".tsv") else ",")
         else:
-            raise InputError(f"{source}: not a table this reads ({', '.join(_SUFFIXES)})")
+            raise InputError(f"{source}: not a table this reads ({', '.join(SUFFIXES)})")
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise InputError(f"{source}: no such file") from None

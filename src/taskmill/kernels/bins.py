@@ -7,6 +7,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from taskmill.kernels.plain import lowest
 from taskmill.kernels.words import chunks, on_all_cores
 
 __all__ = ["best_fit", "best_fit_pairs", "by_bin", "copy_spans", "next_fit", "next_fit_pairs"]
@@ -58,14 +59,6 @@ def best_fit(lengths: Array, room: int, bins: Array) -> int:
     return used
 
 
-_DE_BRUIJN = 0x03F79D71B4CB0A89
-"""A word in which every six bits in a row differ: times a power of two, its top six name the power."""
-
-_BIT = np.empty(64, np.int64)
-for _power in range(64):
-    _BIT[(_DE_BRUIJN << _power & 0xFFFFFFFFFFFFFFFF) >> 58] = _power
-
-
 @numba.njit(nogil=True, cache=True)
 def _first_bit(words: Array, start: int) -> int:
     """Return the first set bit from `start` on, or -1."""
@@ -76,8 +69,7 @@ def _first_bit(words: Array, start: int) -> int:
         if at == len(words):
             return -1
         word = words[at]
-    lowest = word & (~word + np.uint64(1))
-    return (at << 6) + int(_BIT[(lowest * np.uint64(_DE_BRUIJN)) >> np.uint64(58)])
+    return int((at << 6) + lowest(word))
 
 
 @numba.njit(nogil=True, cache=True)

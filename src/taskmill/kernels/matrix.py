@@ -17,7 +17,7 @@ from numba.core import cgutils, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-__all__ = ["DEPTH", "WIDE", "pack", "panels", "products"]
+__all__ = ["DEPTH", "WIDE", "pack", "panels", "products", "spread"]
 
 Array = np.ndarray[Any, Any]
 
@@ -117,17 +117,21 @@ def _build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             ]
             for x in range(_ROWS):
                 one = builder.load(builder.gep(matrix.data, [builder.add(begins[x], t)]))
-                spread = _spread(builder, one, lanes)
+                everywhere = spread(builder, one, lanes)
                 for half in range(2):
                     total = builder.load(sums[x, half])
-                    builder.store(builder.call(multiply_add, [spread, halves[half], total]), sums[x, half])
+                    builder.store(
+                        builder.call(multiply_add, [everywhere, halves[half], total]), sums[x, half]
+                    )
         for place in places:
             total = builder.load(totals[place], align=4)
             builder.store(builder.fadd(total, builder.load(sums[place])), totals[place], align=4)
     return context.get_dummy_value()
 
 
-def _spread(builder: Any, one: Any, lanes: Any) -> Any:
+def spread(builder: Any, one: Any, lanes: Any) -> Any:
+    """Return a value in all lanes of a vector type, in the compiler's own terms."""
     nothing, index = ir.Constant(lanes, ir.Undefined), ir.IntType(32)
     first = builder.insert_element(nothing, one, index(0))
-    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(index, _LANES), [0] * _LANES))
+    places = ir.Constant(ir.VectorType(index, lanes.count), [0] * lanes.count)
+    return builder.shuffle_vector(first, nothing, places)

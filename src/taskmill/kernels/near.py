@@ -21,6 +21,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from taskmill.kernels.matrix import spread
 from taskmill.kernels.plain import eight, mix
 from taskmill.kernels.words import Words, buffers, chunks, ngrams, on_all_cores, words
 
@@ -248,12 +249,9 @@ def _least(context: Any, values: Any, many: Any, factors: Any, shifts: Any, slot
         ]
         factor, shift = (builder.load(place, align=4) for place in slots[:2])
         found = cgutils.alloca_once_value(builder, ir.Constant(sixteen, [0xFFFFFFFF] * _SLOTS))
-        nothing, none = ir.Constant(sixteen, ir.Undefined), ir.Constant(sixteen, [0] * _SLOTS)
         with cgutils.for_range(builder, arguments[1]) as loop:
-            one = builder.load(builder.gep(data, [loop.index]))
-            one = builder.insert_element(nothing, one, ir.IntType(32)(0))
-            hashed = builder.mul(builder.shuffle_vector(one, nothing, none), factor)
-            hashed = builder.add(hashed, shift)
+            one = spread(builder, builder.load(builder.gep(data, [loop.index])), sixteen)
+            hashed = builder.add(builder.mul(one, factor), shift)
             before = builder.load(found)
             smaller = builder.icmp_unsigned("<", hashed, before)
             builder.store(builder.select(smaller, hashed, before), found)

@@ -8,6 +8,7 @@ depends on the text, and the processor works on several words at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -18,11 +19,12 @@ from numba.extending import intrinsic
 
 from taskmill.kernels.text import MIX_1, MIX_2, OFFSET, PRIME
 
-__all__ = ["count", "eight", "fill", "mix"]
+__all__ = ["count", "eight", "fill", "lowest", "mix"]
 
 Array = np.ndarray[Any, Any]
 
 _BLOCK = 64
+_BYTES = ir.VectorType(ir.IntType(8), _BLOCK)
 _OFFSET, _PRIME = np.uint64(OFFSET), np.uint64(PRIME)
 _MIX_1, _MIX_2 = np.uint64(MIX_1), np.uint64(MIX_2)
 _SMALL = np.uint64(0x2020202020202020)  # makes letters lower-case and leaves digits as they are
@@ -63,12 +65,12 @@ def fill(data: Any, begin: int, end: int, starts: Any, ends: Any, hashes: Any) -
         before = inside >> _TOP
         bits = inside & ~after
         while bits:
-            starts[opened] = at + _lowest(bits)
+            starts[opened] = at + lowest(bits)
             opened += 1
             bits &= bits - _ONE
         bits = after & ~inside
         while bits:
-            ends[closed] = at + _lowest(bits)
+            ends[closed] = at + lowest(bits)
             closed += 1
             bits &= bits - _ONE
     if closed < opened:  # the last word fills the last block
@@ -119,32 +121,20 @@ def eight(context: Any, data: Any, at: Any) -> Any:
 def _word_bits(context: Any, data: Any, at: Any) -> Any:
     """Return which of 64 bytes are letters or digits, the first in the lowest bit."""
 
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        many = ir.VectorType(ir.IntType(8), _BLOCK)
-        block = _load(context, builder, signature, arguments, many)
-
+    def inside(builder: Any, block: Any) -> Any:
         def among(values: Any, first: int, size: int) -> Any:
-            ahead = builder.sub(values, ir.Constant(many, [first] * _BLOCK))
-            return builder.icmp_unsigned("<", ahead, ir.Constant(many, [size] * _BLOCK))
+            return builder.icmp_unsigned("<", builder.sub(values, _all(first)), _all(size))
 
-        letters = among(builder.or_(block, ir.Constant(many, [0x20] * _BLOCK)), ord("a"), 26)
-        return builder.bitcast(builder.or_(letters, among(block, ord("0"), 10)), ir.IntType(_BLOCK))
+        letters = among(builder.or_(block, _all(0x20)), ord("a"), 26)
+        return builder.or_(letters, among(block, ord("0"), 10))
 
-    return types.uint64(data, types.int64), build
+    return _bits_where(inside, data)
 
 
 @intrinsic
 def _high_bits(context: Any, data: Any, at: Any) -> Any:
     """Return which of 64 bytes are not ASCII."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        many = ir.VectorType(ir.IntType(8), _BLOCK)
-        block = _load(context, builder, signature, arguments, many)
-        return builder.bitcast(
-            builder.icmp_signed("<", block, ir.Constant(many, [0] * _BLOCK)), ir.IntType(_BLOCK)
-        )
-
-    return types.uint64(data, types.int64), build
+    return _bits_where(lambda builder, block: builder.icmp_signed("<", block, _all(0)), data)
 
 
 @intrinsic
@@ -156,11 +146,27 @@ def _ones(context: Any, bits: Any) -> Any:
 
 
 @intrinsic
-def _lowest(context: Any, bits: Any) -> Any:
+def lowest(context: Any, bits: Any) -> Any:
+    """Return the place of the lowest bit that is set; there must be one."""
+
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), build
+
+
+def _bits_where(tell: Callable[[Any, Any], Any], data: Any) -> Any:
+    """Return the signature and code of asking 64 bytes something: a bit of the answer for each."""
+
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        block = _load(context, builder, signature, arguments, _BYTES)
+        return builder.bitcast(tell(builder, block), ir.IntType(_BLOCK))
+
+    return types.uint64(data, types.int64), build
+
+
+def _all(byte: int) -> Any:
+    return ir.Constant(_BYTES, [byte] * _BLOCK)
 
 
 def _load(context: Any, builder: Any, signature: Any, arguments: Any, kind: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from taskmill.errors import ConfigError, InputError
 from taskmill.ids import draw
 
-__all__ = ["Packing", "TokenRows", "attention_mask", "pack", "split_long"]
+__all__ = ["Packing", "TokenRows", "attention_mask", "in_sequences", "pack", "shuffled", "split_long"]
 
 Array = np.ndarray[Any, Any]
 
@@ -92,7 +92,7 @@ def pack(lengths: Array, room: int, seed: int = 0, *, balance: int = 0) -> Packi
     `balance`, so many sequences in a row cost about the same (Σ l², the work of attention): those of one step
     on so many devices. Raises InputError naming the row that is empty or longer than `room`.
     """
-    from taskmill.kernels.bins import best_fit, by_bin, next_fit
+    from taskmill.kernels.bins import best_fit, next_fit
 
     if room < 1:
         raise ConfigError(f"a sequence holds 1 token or more, not {room}")
@@ -103,32 +103,47 @@ def pack(lengths: Array, room: int, seed: int = 0, *, balance: int = 0) -> Packi
         raise InputError(
             f"row {row} (counted from 0) has {own[row]} tokens; a row of 1 to {room} can be packed"
         )
-    shuffled = np.random.Generator(np.random.PCG64(draw(seed, "", "pack rows"))).permutation(len(own))
+    drawn = shuffled(len(own), seed, "pack rows")
     # Of 16 bits, numpy sorts by counting; the shortest complement first is the longest row first.
     small = np.uint16 if room <= 0xFFFF else np.int64
-    order = shuffled[np.argsort((room - own[shuffled]).astype(small), kind="stable")]
+    order = drawn[np.argsort((room - own[drawn]).astype(small), kind="stable")]
     placed, bins = np.empty(len(own), np.int32), np.empty(len(own), np.int32)
     used = best_fit(own[order].astype(np.int32), room, placed)
     if next_fit(own, room, bins) < used:  # rare: the order they come in was a lucky one
         used = int(bins.max()) + 1
     else:
         bins[order] = placed
-    places = _places(own, bins, used, seed, balance)[bins]
-    starts = np.concatenate(([0], np.cumsum(np.bincount(places, minlength=used)))).astype(np.int64)
-    rows = np.empty(len(own), np.int64)
-    by_bin(places, shuffled, starts, rows)
+    rows, starts = in_sequences(bins, _places(own, bins, used, seed, balance), drawn)
     return Packing(room, rows, starts, own)
+
+
+def shuffled(count: int, seed: int, what: str) -> Array:
+    """Return the numbers below `count` in an order that the seed draws for `what`."""
+    return np.random.Generator(np.random.PCG64(draw(seed, "", what))).permutation(count)
+
+
+def in_sequences(bins: Array, places: Array, order: Array) -> tuple[Array, Array]:
+    """Return (rows, starts) of a `Packing` from each row's bin and each bin's place.
+
+    The rows of a sequence stand as in `order`, which names each row once.
+    """
+    from taskmill.kernels.bins import by_bin
+
+    own = places[bins]
+    starts = np.concatenate(([0], np.cumsum(np.bincount(own, minlength=len(places))))).astype(np.int64)
+    rows = np.empty(len(own), np.int64)
+    by_bin(own, order, starts, rows)
+    return rows, starts
 
 
 def _places(lengths: Array, bins: Array, used: int, seed: int, balance: int) -> Array:
     """Return where each bin stands among the sequences: shuffled, in groups of like cost with `balance`."""
-    random = np.random.Generator(np.random.PCG64(draw(seed, "", "pack bins")))
     if balance < 2:
-        return random.permutation(used)
+        return shuffled(used, seed, "pack bins")
     costs = np.bincount(bins, weights=lengths.astype(float) ** 2, minlength=used)
     order = np.argsort(costs, kind="stable")
     groups = np.arange(used) // balance
-    rank = random.permutation(int(groups[-1]) + 1 if used else 0)
+    rank = shuffled(int(groups[-1]) + 1 if used else 0, seed, "pack bins")
     if used % balance:  # the group that is not full comes last, or it would shift all after it
         rank[rank > rank[-1]] -= 1
         rank[-1] = len(rank) - 1

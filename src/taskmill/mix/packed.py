@@ -36,17 +36,13 @@ _AT_ONCE = 1 << 22
 
 
 def write_shards(
-    folder: Path, rows: TokenRows, packing: Packing, about: Mapping[str, Any], order: Array | None = None
+    folder: Path, rows: TokenRows, order: Array, packing: Packing, about: Mapping[str, Any]
 ) -> None:
-    """Write rows in the order of the sequences, with their index; `index.json` comes last.
-
-    `order`: the number of each row to write among `rows`; without it they stand in the right order.
-    """
+    """Write the rows `order`, which is that of the sequences, with their index; `index.json` comes last."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.json").unlink(missing_ok=True)
-    taken = np.arange(len(rows.offsets) - 1) if order is None else order
-    begins = rows.offsets[taken]
-    lengths = rows.offsets[1:][taken] - begins
+    begins = rows.offsets[order]
+    lengths = rows.offsets[1:][order] - begins
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
     for name, small in zip(_FILES[2:], (offsets, packing.starts, packing.rows), strict=True):
         with Replacing(folder / f"{name}.npy") as file:
@@ -124,27 +120,21 @@ def _columns(tokens: Array, learned: Array, lengths: Array, loss: str) -> dict[s
 
 
 def tables(
-    rows: TokenRows,
-    packing: Packing,
-    names: pa.Array,
-    loss: str,
-    size: int = 1 << 23,
-    order: Array | None = None,
+    rows: TokenRows, order: Array, packing: Packing, names: pa.Array, loss: str, size: int = 1 << 23
 ) -> Iterator[pa.Table]:
     """Yield the sequences as tables of about `size` tokens, with one list a column and sequence.
 
     `seq_lengths` are the tokens of each row, `row_ids` the rows' ids (`names`: of all rows, by number).
     `order` as in `write_shards`. Nothing is padded: a trainer's collator pads, or flattens.
     """
-    taken = np.arange(len(rows.offsets) - 1) if order is None else order
-    ends = np.concatenate(([0], np.cumsum(rows.offsets[1:][taken] - rows.offsets[taken])))
+    ends = np.concatenate(([0], np.cumsum(rows.offsets[1:][order] - rows.offsets[order])))
     token_starts = ends[packing.starts]
     at = 0
     while at < packing.bins:
         end = int(np.searchsorted(token_starts, token_starts[at] + size, side="right")) - 1
         end = min(max(end, at + 1), packing.bins)
         a, b = int(packing.starts[at]), int(packing.starts[end])
-        part = rows.chosen(taken[a:b])
+        part = rows.chosen(order[a:b])
         lengths = part.lengths
         columns = _columns(part.tokens, part.learned, lengths, loss)
         first = packing.starts[at:end] - a  # of each sequence, its first row here

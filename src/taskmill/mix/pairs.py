@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from taskmill.errors import ConfigError, InputError
-from taskmill.ids import draw
-from taskmill.mix.pack import Packing, TokenRows
+from taskmill.mix.pack import Packing, TokenRows, in_sequences, shuffled
 
 __all__ = ["Pairs", "pack_pairs", "pair_tables", "pairs_of", "split_points"]
 
@@ -69,7 +68,7 @@ def pack_pairs(pairs: Pairs, room: int, target_room: int, seed: int = 0) -> tupl
     with one open at a time. Returns the packing of both sides: the same rows in the same sequences. Raises
     InputError naming a row that fits no sequence.
     """
-    from taskmill.kernels.bins import best_fit_pairs, by_bin, next_fit_pairs
+    from taskmill.kernels.bins import best_fit_pairs, next_fit_pairs
 
     if room < 1 or target_room < 1:
         raise ConfigError(f"a sequence holds 1 token or more on both sides, not {room} and {target_room}")
@@ -81,20 +80,16 @@ def pack_pairs(pairs: Pairs, room: int, target_room: int, seed: int = 0) -> tupl
             f"row {row} (counted from 0) has {own[row]} and {other[row]} tokens; 1 to {room} and 1 to "
             f"{target_room} can be packed"
         )
-    shuffled = np.random.Generator(np.random.PCG64(draw(seed, "", "pack rows"))).permutation(len(own))
-    share = np.maximum(own / room, other / target_room)[shuffled]
-    order = shuffled[np.argsort(-share, kind="stable")]
+    drawn = shuffled(len(own), seed, "pack rows")
+    share = np.maximum(own / room, other / target_room)[drawn]
+    order = drawn[np.argsort(-share, kind="stable")]
     placed, bins = np.empty(len(own), np.int32), np.empty(len(own), np.int32)
     used = best_fit_pairs(own[order], other[order], room, target_room, OPEN, placed)
     if next_fit_pairs(own, other, room, target_room, bins) < used:
         used = int(bins.max()) + 1
     else:
         bins[order] = placed
-    random = np.random.Generator(np.random.PCG64(draw(seed, "", "pack bins")))
-    places = random.permutation(used)[bins]
-    starts = np.concatenate(([0], np.cumsum(np.bincount(places, minlength=used)))).astype(np.int64)
-    rows = np.empty(len(own), np.int64)
-    by_bin(places, shuffled, starts, rows)
+    rows, starts = in_sequences(bins, shuffled(used, seed, "pack bins"), drawn)
     return Packing(room, rows, starts, own), Packing(target_room, rows, starts, other)
 
 
@@ -111,20 +106,22 @@ def pair_tables(
         sides = [side.chosen(rows) for side in pairs]
         of = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
         nth = (np.arange(len(rows)) - (starts[:-1] - starts[0])[of] + 1).astype(np.int32)
+        inputs, targets = sides
+        read = {"": inputs.tokens.astype(np.int32), "decoder_": _shifted(targets, start)}
         columns: dict[str, pa.Array] = {}
-        for prefix, side in zip(("", "decoder_"), sides, strict=True):
+        for side, (prefix, ids) in zip(sides, read.items(), strict=True):
             ends = pa.array(side.offsets[starts - starts[0]].astype(np.int32))
-            places = np.arange(len(side.tokens)) - np.repeat(side.offsets[:-1], side.lengths)
+            places = np.arange(len(ids)) - np.repeat(side.offsets[:-1], side.lengths)
             made = {
-                "input_ids": side.tokens.astype(np.int32) if not prefix else _shifted(side, start),
-                "position_ids": places.astype(np.int32),
-                "segment_ids": np.repeat(nth, side.lengths),
+                f"{prefix}input_ids": ids,
+                f"{prefix}position_ids": places.astype(np.int32),
+                f"{prefix}segment_ids": np.repeat(nth, side.lengths),
             }
-            if prefix:
+            if side is targets:
                 made |= {"labels": side.tokens.astype(np.int32), "loss_weights": _weights(side, loss)}
-            for name, values in made.items():
-                own = name if name in ("labels", "loss_weights") else f"{prefix}{name}"
-                columns[own] = pa.ListArray.from_arrays(ends, pa.array(values))
+            columns |= {
+                name: pa.ListArray.from_arrays(ends, pa.array(values)) for name, values in made.items()
+            }
         members = pa.array((starts - starts[0]).astype(np.int32))
         columns["row_ids"] = pa.ListArray.from_arrays(members, names.take(pa.array(rows)))
         yield pa.table(columns)

@@ -32,7 +32,7 @@ from taskmill.recipes.corpus.extras import Extra, read_annotated
 from taskmill.recipes.evaluation_sets import AGAINST, SHIPPED, HeldOut
 from taskmill.recipes.session import OnProgress, Progress, ignore
 from taskmill.recipes.tables import check_out
-from taskmill.record import EXAMPLE_SCHEMA, Dropped, Example, Reason, Source, dropped_schema
+from taskmill.record import EXAMPLE_SCHEMA, Dropped, Reason, dropped_schema
 from taskmill.render import CHAT_TOKENS, escape_special
 from taskmill.store import Run, SortedParts, write_parquet
 from taskmill.synthesize.casting import CAP, FORMATS, Annotated, format_of, to_row
@@ -94,7 +94,7 @@ def cast(config: CastConfig, out: str | Path, on_progress: OnProgress | None = N
         (run.path / "manifest.json").unlink(missing_ok=True)
         report(Progress("read datasets"))
         extra = Extra()
-        records = read_annotated(config.sources, HeldOut(config.against), extra, config.cap or 1 << 62)
+        records = read_annotated(config.sources, HeldOut(config.against), extra, config.cap)
         records = _of_formats(records, config.formats, extra)
         report(Progress("count tokens", 0, len(records)))
         tokenizer = tokenizers.load_text_tokenizer(config.tokenizer)
@@ -120,17 +120,8 @@ def _of_formats(records: Sequence[Annotated], formats: Sequence[str], extra: Ext
         if format_of(record.pairs[0]) in formats:
             kept.append(record)
         else:
-            _drop(extra, record, Reason.NOT_APPLICABLE, f"its format is {format_of(record.pairs[0])}")
+            extra.drop_pairs(record, Reason.NOT_APPLICABLE, f"its format is {format_of(record.pairs[0])}")
     return kept
-
-
-def _drop(extra: Extra, record: Annotated, reason: Reason, detail: str) -> None:
-    for number, pair in enumerate(record.pairs):
-        source = Source(record.id, dataset=record.dataset, licence=record.licence)
-        name = content_id(record.id, str(number))
-        extra.drop(
-            Example(name, "qa", record.context, pair.question, pair.answer, source=source), reason, detail
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +153,7 @@ def _sized(
         tokens = sum(sizes[at : at + len(own)])
         at += len(own)
         if tokens > length:
-            _drop(extra, record, Reason.OVER_CONTEXT, f"{tokens} tokens with its pairs are over {length}")
+            extra.drop_pairs(record, Reason.OVER_CONTEXT, f"{tokens} tokens with its pairs are over {length}")
         else:
             found[record.dataset].append(_Sized(record, own, tokens))
     return found

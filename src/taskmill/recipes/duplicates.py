@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taskmill.curate.dedup import (
-    SLOT,
     Duplicates,
     common_words,
     compared,
@@ -36,6 +35,7 @@ from taskmill.recipes.layouts import as_parts
 from taskmill.recipes.pieces import Rows, answers
 from taskmill.recipes.scratch import gathered, numbers, vectors_of
 from taskmill.recipes.tables import column
+from taskmill.render import SLOT
 
 __all__ = ["Marks", "exact", "marked", "near", "semantic", "texts_of"]
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,17 +23,17 @@ from taskmill.config import to_mapping
 from taskmill.errors import ConfigError, GateClosed, UsageError
 from taskmill.grow.registry import Draft, Registry, Version, difference
 from taskmill.ids import content_id
-from taskmill.recipes.propose import RULES, ProposeConfig, TaskModel, gather, propose
-from taskmill.recipes.session import OnProgress, Progress, ignore
+from taskmill.recipes.propose import RULES, ProposeConfig, TaskModel, gather, proposed, validate
+from taskmill.recipes.session import OnProgress, Progress, Session, ignore
 from taskmill.recipes.stages import INVISIBLE
 from taskmill.recipes.tables import read_table
 from taskmill.recipes.task_filters import Filters, decide
 from taskmill.recipes.task_instances import write_examples
-from taskmill.record import DatasetMeta
-from taskmill.store import parts, read_json, write_parquet
+from taskmill.record import DatasetMeta, Dropped
+from taskmill.store import Run, read_json, write_parquet
 from taskmill.synthesize.field_rules import propose_by_rule
 from taskmill.synthesize.instances import BUDGET, instruction_of
-from taskmill.synthesize.proposals import Proposal, read_proposal
+from taskmill.synthesize.proposals import Proposal
 
 __all__ = ["AddConfig", "ChooseConfig", "add", "choose", "diff", "listing", "remove"]
 
@@ -104,12 +103,12 @@ def add(config: AddConfig, on_progress: OnProgress | None = None) -> dict[str, A
         fresh = {
             key: meta for key, meta in sorted(metas.items()) if not _there(parent, key, config.made(meta))
         }
-        proposed = _tasks(config, fresh, on_progress) if fresh else {}
+        tasks = _tasks(config, fresh, on_progress) if fresh else {}
         drafts: dict[str, Draft | None] = {}
         why: dict[str, str] = {}
         for done, (key, meta) in enumerate(fresh.items()):
             report(Progress("add", done, len(fresh), note=key))
-            drafts[key] = _draft(registry, config, meta, *proposed[key])
+            drafts[key] = _draft(registry, config, meta, *tasks[key])
             why[key] = _why(parent, key, meta)
         version = registry.commit(parent, drafts, why) if drafts else parent
         return _said(version, parent, registry) | {
@@ -144,48 +143,43 @@ def _tasks(
 
     Datasets are looked at one by one: what a dataset gives depends on no other one.
     """
-    if config.model.ref == RULES:
-        found = {}
-        for key, meta in metas.items():
-            kept, lost, _ = decide(propose_by_rule(meta), {key: meta}, config.filters, seed=config.seed)
-            found[key] = kept, [_lost(drop.row, str(drop.reason), drop.detail) for drop in lost]
-        return found
-    return _by_model(config, metas, on_progress)
-
-
-def _by_model(
-    config: AddConfig, metas: Mapping[str, DatasetMeta], on_progress: OnProgress | None
-) -> dict[str, tuple[list[Proposal], list[dict[str, str]]]]:
-    """Let `grow propose` ask the model, a dataset at a time, with the registry's ledger."""
-    found: dict[str, tuple[list[Proposal], list[dict[str, str]]]] = {}
-    home = Path(config.registry)
+    own: dict[str, list[Proposal | Dropped]] = {key: [] for key in metas}
+    for one in _proposed(config, metas, on_progress):
+        row: Any = one.row if isinstance(one, Dropped) else one
+        own[row.key].append(one)
+    found = {}
     for key, meta in metas.items():
-        asked = ProposeConfig(
-            sources=(meta.uri,), modes=config.modes, tasks=config.tasks, rules=config.rules, seed=config.seed,
-            licence=config.licence, ledger=str(home / "ledger"), filters=config.filters, model=config.model,
-            budget=config.budget,
-        )  # fmt: skip
-        folder = home / ".work" / f"propose-{content_id(meta.uri)}"
-        manifest = propose(asked, folder, on_progress=on_progress)
-        if manifest["stopped"]:
-            raise GateClosed(manifest["exit"]["reason"])
-        lines = (folder / "proposals.jsonl").read_bytes().splitlines()
-        read = [read_proposal(orjson.loads(line)) for line in lines]
-        kept = [one for one in read if isinstance(one, Proposal) and one.key == key]
-        dropped = [
-            row for part in parts(folder / "1-propose" / "dropped") for row in pq.read_table(part).to_pylist()
-        ]
-        own = [row for row in dropped if row["dataset"] == meta.name and row["config"] == meta.config]
-        found[key] = kept, [
-            {"task_name": row["task_name"], "instruction": row["instruction"], "reason": row["reason"],
-             "detail": row["detail"]}
-            for row in own
-        ]  # fmt: skip
+        kept, lost, _ = decide(own[key], {key: meta}, config.filters, seed=config.seed)
+        found[key] = kept, [_lost(drop) for drop in lost]
     return found
 
 
-def _lost(row: Any, reason: str, detail: str) -> dict[str, str]:
-    return {"task_name": row.task_name, "instruction": row.instruction, "reason": reason, "detail": detail}
+def _proposed(
+    config: AddConfig, metas: Mapping[str, DatasetMeta], on_progress: OnProgress | None
+) -> list[Proposal | Dropped]:
+    """Return what the rules propose or, as `grow propose`, what a model does, with the registry's ledger."""
+    if config.model.ref == RULES:
+        return [proposal for meta in metas.values() for proposal in propose_by_rule(meta)]
+    home = Path(config.registry)
+    asked = ProposeConfig(
+        sources=config.sources, modes=config.modes, tasks=config.tasks, rules=config.rules, seed=config.seed,
+        licence=config.licence, ledger=str(home / "ledger"), filters=config.filters, model=config.model,
+        budget=config.budget,
+    )  # fmt: skip
+    validate(asked)
+    with Run(home / ".work" / "propose") as run:
+        session = Session.open(run, to_mapping(asked), free=(), update=True, report=on_progress)
+        session.manifest["model"] = {"ref": config.model.ref}
+        made, stopped = proposed(session, asked, metas)
+    if stopped:
+        raise GateClosed(f"budget reached: {stopped}; raise it and run the same command to continue")
+    return made
+
+
+def _lost(drop: Dropped) -> dict[str, str]:
+    row: Any = drop.row
+    said = {"task_name": row.task_name, "instruction": row.instruction}
+    return {**said, "reason": str(drop.reason), "detail": drop.detail}
 
 
 def _draft(

@@ -14,7 +14,15 @@ from taskmill.recipes.tables import fitted, is_list, is_text, with_ids
 from taskmill.record import EXAMPLE_SCHEMA, Example
 from taskmill.record import examples as read_examples
 from taskmill.registry import nearest
-from taskmill.render import END_TOKENS, PLACEHOLDER, escape, from_messages, from_sharegpt, has_placeholder
+from taskmill.render import (
+    END_TOKENS,
+    PLACEHOLDER,
+    SLOT,
+    escape,
+    from_messages,
+    from_sharegpt,
+    has_placeholder,
+)
 
 __all__ = [
     "LAYOUTS",
@@ -168,7 +176,6 @@ def _text(value: Any) -> str:
 
 
 _PARTS = ("instruction", "context", "response")
-_SLOT = r"\{\{\s*context\s*\}\}"
 _SPECIAL = "[<{]\u2060*[|{]"  # where `escape` may have something to do
 
 
@@ -206,7 +213,7 @@ def _columns(table: pa.Table, layout: str, alone: bool) -> list[pa.ChunkedArray]
     front = pc.not_equal(context, "")
     changed = pa.scalar(True)
     if layout == "examples":
-        front = pc.and_(front, pc.invert(pc.match_substring_regex(asked, _SLOT)))
+        front = pc.and_(front, pc.invert(pc.match_substring_regex(asked, SLOT)))
         changed = front
     if pc.any(pc.and_(pc.match_substring_regex(asked, _SPECIAL), changed)).as_py():
         return None

@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Pool",
     "lengths",
+    "meets",
     "own_folder",
     "place_of",
     "read_pool",
     "source_files",
-    "stated_licences",
     "write_card",
 ]
 

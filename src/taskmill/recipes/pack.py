@@ -282,10 +282,10 @@ def _write(
     from taskmill.mix.packed import tables, write_shards
 
     if "parquet" in config.write:
-        for at, part in enumerate(tables(rows, packing, ids, config.loss, order=order)):
+        for at, part in enumerate(tables(rows, order, packing, ids, config.loss)):
             write_parquet(folder / "data" / f"train-{at:05}.parquet", part)
     if "shards" in config.write:
-        write_shards(folder / "shards", rows, packing, about, order)
+        write_shards(folder / "shards", rows, order, packing, about)
 
 
 def _tasks(table: pa.Table) -> pa.Array:

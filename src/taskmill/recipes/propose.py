@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,23 +18,22 @@ from taskmill.config import read_yaml, to_mapping
 from taskmill.durable import Replacing, atomic_write
 from taskmill.errors import ConfigError, InputError, UsageError
 from taskmill.export.terms import attribution
-from taskmill.ids import draw
 from taskmill.ingest import count_tokens
-from taskmill.ingest.metadata import metadata, read_rows
+from taskmill.ingest.metadata import metadata
 from taskmill.recipes.session import OnProgress, Progress, Session
 from taskmill.recipes.stages import EXAMPLE_KEYS, INVISIBLE, ModelAccess, stage_key
 from taskmill.recipes.synth import refuse_secrets
 from taskmill.recipes.task_filters import Filters, decide
-from taskmill.record import EXAMPLE_SCHEMA, DatasetMeta, Dropped, Example, Reason
+from taskmill.recipes.task_instances import draw_examples
+from taskmill.record import EXAMPLE_SCHEMA, DatasetMeta, Dropped
 from taskmill.report.pages import Figure, Section, settings, write_page
 from taskmill.store import Run, StageWriter
 from taskmill.synthesize.field_rules import propose_by_rule
-from taskmill.synthesize.instances import BUDGET, instances
+from taskmill.synthesize.instances import BUDGET
 from taskmill.synthesize.proposals import PROPOSAL_SCHEMA, Proposal, from_row, to_row
-from taskmill.synthesize.task_evidence import columns_of
 from taskmill.synthesize.task_requests import read_reply, requests_for
 
-__all__ = ["ProposeConfig", "TaskModel", "estimate", "gather", "propose"]
+__all__ = ["ProposeConfig", "TaskModel", "estimate", "gather", "propose", "proposed", "read_kept", "validate"]
 
 RULES = "rules"
 KEYS = ("id", "call")
@@ -100,7 +98,7 @@ def propose(
     code 3 where no task was kept or a budget was reached. Raises UsageError before any work for a
     configuration that cannot run, InputError where no source can be read.
     """
-    _validate(config)
+    validate(config)
     with Run(Path(out)) as run:
         session = Session.open(run, to_mapping(config), free=FREE, update=update, report=on_progress)
         session.manifest.update(
@@ -116,7 +114,8 @@ def propose(
         return session.manifest
 
 
-def _validate(config: ProposeConfig) -> None:
+def validate(config: ProposeConfig) -> None:
+    """Refuse what cannot work; raises UsageError and ConfigError."""
     refuse_secrets(config)
     if not config.sources:
         raise UsageError("no source is given; name a dataset's folder, a table file or hf:owner/name")
@@ -173,21 +172,21 @@ def _work(session: Session, config: ProposeConfig) -> None:
     key = stage_key("propose", settings, digest)
     marker = session.run.finished(folder, key)
     if marker is None:
-        made, stopped = _proposals(session, config, metas)
+        made, stopped = proposed(session, config, metas)
         session.run.begin(folder)
         marker = _store(session, config, folder, key, metas, made, stopped)
     for name in ("modes", "figures", "stopped", "licences"):
         session.manifest[name] = marker[name]
     session.manifest["funnel"]["propose"] = marker["funnel"]
     session.manifest["datasets"] = {"read": len(metas), "unread": unread}
-    kept = _kept(session.run.path / "proposals.jsonl")
+    kept = read_kept(session.run.path)
     if config.instances:
         _render(session, config, kept, metas, str(marker["digest"]))
     else:
         session.run.discard(2, "instances")
 
 
-def _proposals(
+def proposed(
     session: Session, config: ProposeConfig, metas: Mapping[str, DatasetMeta]
 ) -> tuple[list[Proposal | Dropped], str]:
     """Return the tasks of the rules and of the model's replies, and why the budget stopped it, if it did."""
@@ -267,8 +266,9 @@ def _lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             file.write(orjson.dumps(row) + b"\n")
 
 
-def _kept(path: Path) -> list[Proposal]:
-    return [from_row(orjson.loads(line)) for line in path.read_bytes().splitlines()]
+def read_kept(run: Path) -> list[Proposal]:
+    """Return the tasks that a run kept."""
+    return [from_row(orjson.loads(line)) for line in (run / "proposals.jsonl").read_bytes().splitlines()]
 
 
 # examples
@@ -287,34 +287,15 @@ def _render(
     if marker is None:
         session.run.begin(folder)
         writer = StageWriter(folder, EXAMPLE_SCHEMA, EXAMPLE_KEYS)
-        for number, proposal in enumerate(kept):
-            session.tick(Progress("instances", number, len(kept)))
-            _examples(writer, proposal, metas[proposal.key], config)
+        own: dict[str, list[Proposal]] = {}
+        for proposal in kept:
+            own.setdefault(proposal.key, []).append(proposal)
+        limits = {"limit": config.instances, "budget": config.input_tokens, "seed": config.seed}
+        for number, (name, tasks) in enumerate(own.items()):
+            session.tick(Progress("instances", number, len(own), note=name))
+            draw_examples(writer, metas[name], tasks, **limits)
         marker = writer.finish(key)
     session.manifest["funnel"]["instances"] = marker["funnel"]
-
-
-def _examples(writer: StageWriter, proposal: Proposal, meta: DatasetMeta, config: ProposeConfig) -> None:
-    """Write the examples of one task: of equal ones one, and of more than are wanted those drawn first."""
-    chosen: list[tuple[int, str]] = []
-    held: dict[str, Example] = {}
-    rows = read_rows(meta, columns_of([proposal], meta))
-    for made in instances(proposal, meta, rows, config.input_tokens, count_tokens):
-        writer.count(len(made))
-        lost = [one for one in made if isinstance(one, Dropped)]
-        for one in made:
-            if isinstance(one, Dropped):
-                continue
-            if one.id in held:
-                lost.append(Dropped(one, "instances", Reason.DUPLICATE, "another row says the same"))
-                continue
-            held[one.id] = one
-            heapq.heappush(chosen, (-draw(config.seed, one.id, "instance"), one.id))
-            if len(chosen) > config.instances:
-                gone = held.pop(heapq.heappop(chosen)[1])
-                lost.append(Dropped(gone, "instances", Reason.OVER_TARGET, f"over {config.instances} a task"))
-        writer.drop(lost)
-    writer.keep(list(held.values()))
 
 
 def _gate(manifest: Mapping[str, Any]) -> tuple[int, str]:
@@ -335,7 +316,7 @@ def estimate(config: ProposeConfig) -> dict[str, Any]:
     Prompt tokens are estimated offline (within 15 % for English); replies by the mean of the tasks that the
     rules would write, in the form that is asked for.
     """
-    _validate(config)
+    validate(config)
     metas, unread = gather(config.sources, config.licence)
     asked = (
         [] if config.model.ref == RULES else list(_requests(config, list(metas.values()), config.model.ref))

@@ -14,10 +14,11 @@ from taskmill.errors import InputError, UsageError
 from taskmill.evaluate.intervals import of_task
 from taskmill.ids import draw
 from taskmill.ingest.metadata import read_rows
+from taskmill.recipes.propose import read_kept
 from taskmill.record import DatasetMeta, Example, FieldMeta
 from taskmill.report.page import render
 from taskmill.synthesize.instances import instances
-from taskmill.synthesize.proposals import Proposal, from_row
+from taskmill.synthesize.proposals import Proposal
 from taskmill.synthesize.task_evidence import columns_of
 
 __all__ = ["RATINGS", "read_ratings", "write_sheet"]
@@ -42,8 +43,7 @@ def write_sheet(run: str, out: str, count: int = 50, seed: int = 0) -> int:
     if not (folder / "proposals.jsonl").is_file() or not (folder / "metadata.jsonl").is_file():
         raise InputError(f"{run} holds no proposals; name the folder of a finished taskmill grow propose")
     metas = {meta.key: meta for meta in map(_meta, (folder / "metadata.jsonl").read_bytes().splitlines())}
-    tasks = [from_row(orjson.loads(line)) for line in (folder / "proposals.jsonl").read_bytes().splitlines()]
-    drawn = sorted(tasks, key=lambda one: (draw(seed, one.id, "sheet"), one.id))[:count]
+    drawn = sorted(read_kept(folder), key=lambda one: (draw(seed, one.id, "sheet"), one.id))[:count]
     rows = [row for row in (_row(one, metas[one.key], seed) for one in drawn) if row]
     if path.suffix == ".csv":
         text = io.StringIO()

@@ -30,6 +30,7 @@ from taskmill.render import answer, prompt
 from taskmill.select import Budget, Pool, make
 from taskmill.select.embed import embedding
 from taskmill.store import write_parquet
+from taskmill.synthesize.proposals import mark_of
 
 __all__ = ["Ranking", "ReplayConfig", "ordered", "replay", "tasks_of"]
 
@@ -195,7 +196,7 @@ def replay(config: ReplayConfig, out: str | Path | None = None) -> dict[str, Any
     old, new = _both(earlier, rows, data, config)
     ranking = ordered(config.strategy, old, new, config.seed)
     chosen = _within(version, earlier, ranking, config)
-    lines = [
+    lines: list[dict[str, Any]] = [
         {
             "task": earlier[place].id,
             "dataset": earlier[place].dataset,
@@ -220,7 +221,7 @@ def replay(config: ReplayConfig, out: str | Path | None = None) -> dict[str, Any
         "new_tasks": len(new.ids),
         "replayed": lines,
         "rows": sum(map(len, chosen.values())),
-        "tokens": sum(_tokens(row) for own in chosen.values() for row in own),
+        "tokens": sum(line["tokens"] for line in lines),
     }
 
 
@@ -230,14 +231,15 @@ def _within(
     """Return the tasks (by place) that the budget has room for, best first, with their rows."""
     tasks, limit = config.limits
     found: dict[int, list[Row]] = {}
+    costs: list[list[int]] = []
     spent = 0
     for place in ranking.order[:tasks]:
         if tasks is None and limit is not None and spent >= limit:
             break  # rows of later tasks need not be read
         found[place] = _rows_of(version, earlier[place], config.seed, config.per_task)
-        spent += sum(map(_tokens, found[place]))
+        costs.append([_tokens(row) for row in found[place]])
+        spent += sum(costs[-1])
     shares = None if ranking.shares is None else [float(ranking.shares[place]) for place in found]
-    costs = [[_tokens(row) for row in own] for own in found.values()]
     chosen = spend(costs, tasks=tasks, limit=limit, shares=shares)
     within = {
         place: [own[at] for at in places] for (place, own), places in zip(found.items(), chosen, strict=True)
@@ -252,7 +254,7 @@ def _registered(version: Version) -> list[_Task]:
         if entry.rows:
             for task in version.record(name)["tasks"]:
                 if task["rows"]:
-                    template = f"{task['task_name'] or 'task'}#{task['id'][:8]}"
+                    template = mark_of(task["task_name"], task["id"])
                     found.append(_Task(task["id"], name, task["task_name"], task["instruction"], template))
     return sorted(found)
 

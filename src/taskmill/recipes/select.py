@@ -150,7 +150,7 @@ def _selected(
     report(Progress("select", 0, total, note=note))
     chosen, took = _timed(_pick, selector, pool, budget, config, found, vectors.path)
     if not len(chosen.rows):
-        raise InputError(f"no row fits into the budget {config.budget}; the shortest takes {_least(pool)}")
+        raise InputError(_why_none(pool, budget, config))
     report(Progress("evidence", 0, total, len(chosen.rows), total - len(chosen.rows)))
     note, shortfall = _left(pool, budget, chosen)
     record = {
@@ -300,8 +300,11 @@ def _pick(
     return selector.pick(pool, budget, config.seed)
 
 
-def _least(pool: Pool) -> str:
-    return f"{int(pool.tokens.min())} tokens"
+def _why_none(pool: Pool, budget: Budget, config: SelectConfig) -> str:
+    costs, limit = budget.costs(pool)
+    if costs.min() > limit:
+        return f"no row fits into the budget {config.budget}; the shortest takes {int(costs.min())} tokens"
+    return f"--method {config.method} rejects all {len(pool):,} rows; take another, or give it other settings"
 
 
 def _left(pool: Pool, budget: Budget, chosen: Selection) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from taskmill import frame
 from taskmill.caller import Caller
-from taskmill.calls import Request
+from taskmill.calls import Completion, Request
 from taskmill.config import to_mapping
 from taskmill.curate.checks import check
 from taskmill.recipes.evaluation_sets import HeldOut
@@ -21,7 +21,7 @@ from taskmill.store import StageWriter, parts
 from taskmill.synthesize.bonito import Synthesis, examples, pose, requests, respond
 from taskmill.synthesize.plan import Passages, TargetPlan
 
-__all__ = ["Effort", "synthesize", "with_again"]
+__all__ = ["Effort", "answered", "synthesize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,23 +128,13 @@ class _Work:
     def _run(self, posed: Iterable[Request | Dropped]) -> None:
         model = self.caller.backend.model
         again: deque[Request] = deque()
-        stream = with_again(again, self._asked(posed))
-        while True:
-            for asked, completion in self.caller.answers(stream):
-                self.requests[asked.payload.task] += 1
-                if completion.finish == "error":
-                    self.errors[completion.error] += 1
-                second = respond(model, asked, completion)
-                if second is not None:
-                    again.append(second)
-                    continue
-                self._take(list(examples(model, asked, completion)), asked.payload.task)
-            if not again or self.caller.stopped:
-                break
-            stream = with_again(again, iter(()))
-        if self.caller.stopped:
-            # The request at which the budget said no was posed and never made, and so were second calls.
-            self.writer.count(-1 - len(again))
+        for asked, completion in answered(self.caller, self.writer, self.errors, self._asked(posed), again):
+            self.requests[asked.payload.task] += 1
+            second = respond(model, asked, completion)
+            if second is not None:
+                again.append(second)
+                continue
+            self._take(list(examples(model, asked, completion)), asked.payload.task)
 
     def _asked(self, posed: Iterable[Request | Dropped]) -> Iterator[Request]:
         for item in posed:
@@ -207,7 +197,28 @@ class _Work:
         }
 
 
-def with_again(again: deque[Request], posed: Iterator[Request]) -> Iterator[Request]:
+def answered(
+    caller: Caller, writer: StageWriter, errors: Counter[str], first: Iterator[Request], again: deque[Request]
+) -> Iterator[tuple[Request, Completion]]:
+    """Yield the answers to `first` calls, and to those that are put into `again` while answers come in.
+
+    Messages of failed calls are counted in `errors`; what a budget left unasked is taken off the writer.
+    """
+    stream = _with_again(again, first)
+    while True:
+        for asked, completion in caller.answers(stream):
+            if completion.finish == "error":
+                errors[completion.error] += 1
+            yield asked, completion
+        if not again or caller.stopped:
+            break
+        stream = _with_again(again, iter(()))
+    if caller.stopped:
+        # The request at which the budget said no was posed and never made, and so were those that waited.
+        writer.count(-1 - len(again))
+
+
+def _with_again(again: deque[Request], posed: Iterator[Request]) -> Iterator[Request]:
     """Yield second calls as they come up, before the next first ones: their prefix is still in the cache.
 
     A first one is posed only when it is yielded: where the stream breaks off, none was posed for nothing.

@@ -17,10 +17,12 @@ from taskmill.ingest.metadata import read_rows
 from taskmill.record import DatasetMeta, Dropped, Example, Reason
 from taskmill.store import StageWriter
 from taskmill.synthesize.instances import instances
-from taskmill.synthesize.proposals import Proposal
+from taskmill.synthesize.proposals import Proposal, mark_of
 from taskmill.synthesize.task_evidence import columns_of
 
-__all__ = ["write_examples"]
+__all__ = ["draw_examples", "write_examples"]
+
+REPEATED = "another row says the same"
 
 
 @dataclass
@@ -32,22 +34,25 @@ class _Drawn:
     held: dict[str, Example] = field(default_factory=dict)
     worst: list[tuple[int, str]] = field(default_factory=list)
 
-    def add(self, one: Example) -> Example | None:
+    def add(self, one: Example) -> Dropped | None:
         """Take an example, and return the one that has to go for it (maybe itself)."""
         if one.id in self.held:
-            return one
+            return Dropped(one, "instances", Reason.DUPLICATE, REPEATED)
         self.held[one.id] = one
         heapq.heappush(self.worst, (-draw(self.seed, one.id, "instance"), one.id))
-        return self.held.pop(heapq.heappop(self.worst)[1]) if len(self.worst) > self.limit else None
+        if len(self.worst) <= self.limit:
+            return None
+        gone = self.held.pop(heapq.heappop(self.worst)[1])
+        return Dropped(gone, "instances", Reason.OVER_TARGET, f"over {self.limit} a task")
 
 
-def write_examples(
+def draw_examples(
     writer: StageWriter, meta: DatasetMeta, tasks: Sequence[Proposal], *, limit: int, budget: int, seed: int
-) -> dict[str, int]:
-    """Write the examples of all tasks and finish the stage; return task id → rows kept.
+) -> None:
+    """Write the examples of all tasks over a dataset, in one pass over its rows.
 
-    `limit`: rows of a task, drawn by the seed (0: all of them); `budget`: most tokens of an input. Of equal
-    examples the first is kept. Memory is that of a batch, and of `limit` rows a task.
+    `limit`: rows of a task, drawn by the seed (0: all of them, equal ones too); `budget`: most tokens of an
+    input. Of equal examples the first is kept. Memory is that of a batch, and of `limit` rows a task.
     """
     drawn = [_Drawn(limit, seed) for _ in tasks]
     batches = tee(
@@ -64,10 +69,16 @@ def write_examples(
             if not limit:
                 writer.keep(kept)
                 continue
-            gone = [lost for lost in map(own.add, kept) if lost is not None]
-            writer.drop([_over(lost, own) for lost in gone])
+            writer.drop([gone for gone in map(own.add, kept) if gone is not None])
     for own in drawn:
         writer.keep(list(own.held.values()))
+
+
+def write_examples(
+    writer: StageWriter, meta: DatasetMeta, tasks: Sequence[Proposal], *, limit: int, budget: int, seed: int
+) -> dict[str, int]:
+    """Write the examples as `draw_examples` does, each once, and finish the stage; return task id → rows."""
+    draw_examples(writer, meta, tasks, limit=limit, budget=budget, seed=seed)
     counts: Counter[str] = Counter()
 
     def once(rows: pa.Table) -> pa.Table:
@@ -83,13 +94,7 @@ def write_examples(
         return rows
 
     writer.finish("", once)
-    return {task.id: counts[f"{task.task_name or 'task'}#{task.id[:8]}"] for task in tasks}
-
-
-def _over(lost: Example, own: _Drawn) -> Dropped:
-    if lost.id in own.held:
-        return Dropped(lost, "instances", Reason.DUPLICATE, "another row says the same")
-    return Dropped(lost, "instances", Reason.OVER_TARGET, f"over {own.limit} a task")
+    return {task.id: counts[mark_of(task.task_name, task.id)] for task in tasks}
 
 
 def _repeated(rows: pa.Table) -> pa.Table:
@@ -97,7 +102,7 @@ def _repeated(rows: pa.Table) -> pa.Table:
     for name, value in (
         ("filter", "instances"),
         ("reason", str(Reason.DUPLICATE)),
-        ("detail", "another row says the same"),
+        ("detail", REPEATED),
     ):
         rows = rows.append_column(name, pa.array([value] * count, pa.string()))
     return rows.append_column("score", pa.nulls(count, pa.float64()))

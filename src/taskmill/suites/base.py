@@ -12,7 +12,7 @@ from typing import Any
 from taskmill.errors import InputError
 from taskmill.registry import nearest
 
-__all__ = ["LETTERS", "Item", "Rows", "Shot", "Shots", "Suite", "cell", "letter", "lettered", "texts"]
+__all__ = ["LETTERS", "Item", "Rows", "Shot", "Suite", "cell", "letter", "lettered", "place", "texts"]
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -43,10 +43,6 @@ class Shot:
     """A solved question before the item's own: its slots, with `answer` and `rationale` among them."""
 
     fields: Mapping[str, str]
-
-
-Shots = Mapping[str, Sequence[Shot]]
-"""task → its solved questions; "" those of every task that has none of its own."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +108,12 @@ def texts(value: Any) -> tuple[str, ...]:
 def letter(index: int) -> str:
     """Return the letter of an option."""
     return LETTERS[index] if index < len(LETTERS) else str(index + 1)
+
+
+def place(text: str, options: Sequence[str]) -> int | None:
+    """Return the option that is this text; None where none is, or two: they do not say which is right."""
+    same = [i for i, option in enumerate(options) if option.strip() == text]
+    return same[0] if len(same) == 1 else None
 
 
 def lettered(options: Sequence[str], form: str = "({}) {}", between: str = "\n") -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from taskmill.errors import InputError
-from taskmill.suites.base import Item, Rows, Suite, cell, texts
+from taskmill.suites.base import Item, Rows, Suite, cell, place, texts
 
 __all__ = ["CHOICE", "HEALTHVER", "NLI", "PUBMEDQA", "STRATEGYQA"]
 
@@ -100,8 +100,7 @@ def _choice(file: str, rows: Rows, beside: Rows) -> list[Item]:
 def _place(answer: object, options: tuple[str, ...]) -> int | None:
     if isinstance(answer, int):
         return answer if 0 <= answer < len(options) else None
-    same = [i for i, option in enumerate(options) if option.strip() == str(answer).strip()]
-    return same[0] if len(same) == 1 else None  # a text that stands twice does not say which is right
+    return place(str(answer).strip(), options)
 
 
 def _suite(name: str, title: str, files: tuple[str, ...], read: Callable[[str, Rows, Rows], list[Item]],

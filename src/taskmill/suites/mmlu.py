@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from taskmill.errors import InputError
-from taskmill.suites.base import LETTERS, Item, Rows, Shot, Suite, cell, letter, lettered
+from taskmill.suites.base import LETTERS, Item, Rows, Shot, Suite, cell, letter, lettered, place
 
 __all__ = ["MMLU", "MMLU_CLOZE", "MMLU_COT", "MMLU_HENDRYCKS", "MMLU_RANK", "mended"]
 
@@ -73,8 +73,7 @@ def _index(value: Any, options: tuple[str, ...]) -> int | None:
     elif len(text.strip("().")) == 1:
         index = LETTERS.find(text.strip("().").upper())
     else:
-        same = [i for i, option in enumerate(options) if option.strip() == text]
-        index = same[0] if len(same) == 1 else -1  # a text that stands twice does not say which is right
+        return place(text, options)
     return index if 0 <= index < len(options) else None
 
 

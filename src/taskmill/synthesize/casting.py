@@ -76,11 +76,11 @@ def cast(examples: Iterable[Example]) -> tuple[list[Annotated], list[Dropped]]:
 
 
 def capped(records: Iterable[Annotated], cap: int = CAP) -> list[Annotated]:
-    """Return at most `cap` records of each dataset, those of most pairs (of equals, the first by id)."""
+    """Return at most `cap` records of each dataset (0: all), those of most pairs (of equals, first by id)."""
     of: dict[str, list[Annotated]] = defaultdict(list)
     for record in records:
         of[record.dataset].append(record)
-    best = [sorted(own, key=lambda r: (-len(r.pairs), r.id))[:cap] for _, own in sorted(of.items())]
+    best = [sorted(own, key=lambda r: (-len(r.pairs), r.id))[: cap or None] for _, own in sorted(of.items())]
     return [record for own in best for record in own]
 
 

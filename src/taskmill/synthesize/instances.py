@@ -17,7 +17,7 @@ from typing import Any
 from taskmill.record import DatasetMeta, Dropped, Example, Origin, Reason, Source, content_id
 from taskmill.render import PLACEHOLDER, escape
 from taskmill.synthesize.field_rules import words
-from taskmill.synthesize.proposals import Proposal
+from taskmill.synthesize.proposals import Proposal, mark_of
 from taskmill.synthesize.task_evidence import named
 from taskmill.templates.values import as_text, fold, names_in, plain_name, value_at
 
@@ -101,7 +101,7 @@ class _Maker:
         )
         asked = frozenset(p for p in paths if _QUESTIONS & set(names_in(p)))
         text = instruction_of(proposal)
-        template = f"{proposal.task_name or 'task'}#{proposal.id[:8]}"
+        template = mark_of(proposal.task_name, proposal.id)
         return cls(
             proposal=proposal,
             names={one.name: one.labels for one in meta.fields if one.type == "label"},

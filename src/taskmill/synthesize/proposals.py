@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from taskmill.record import Dropped, Reason, content_id
 
-__all__ = ["PROPOSAL_SCHEMA", "Proposal", "dropped", "from_row", "read_proposal", "to_row"]
+__all__ = ["PROPOSAL_SCHEMA", "Proposal", "dropped", "from_row", "mark_of", "read_proposal", "to_row"]
 
 MODES = ("rules", "aware", "unaware")
 """How it was made: by rule, by a model that saw the dataset's summary, or by one that did not."""
@@ -63,6 +63,11 @@ class Proposal:
         """Return the dataset with its configuration; the task's name where no dataset is named."""
         name = self.dataset or self.task_name
         return f"{name}:{self.config}" if self.config else name
+
+
+def mark_of(task_name: str, id: str) -> str:
+    """Return how the examples of a task are marked: what stands in `origin.template`."""
+    return f"{task_name or 'task'}#{id[:8]}"
 
 
 def to_row(proposal: Proposal) -> dict[str, Any]:

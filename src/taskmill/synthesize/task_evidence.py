@@ -13,7 +13,18 @@ from typing import Any
 
 from taskmill.record import DatasetMeta, Dropped, Reason
 from taskmill.synthesize.proposals import Proposal, dropped
-from taskmill.templates.values import as_text, fold, head_of, names_in, spelled, value_at
+from taskmill.templates.values import (
+    LONGEST_LABEL,
+    MOST_LABELS,
+    REPEATED,
+    as_text,
+    fold,
+    head_of,
+    is_closed,
+    names_in,
+    spelled,
+    value_at,
+)
 
 __all__ = ["LEAK", "LOPSIDED", "columns_of", "judge"]
 
@@ -23,11 +34,6 @@ LEAK = 0.5
 LOPSIDED = 0.95
 """Share of the commonest answer from which it is a constant (chosen; Dynosaur: 0.7 of two, 0.5 of more)."""
 
-MOST_VALUES = 50
-"""Most values of a closed set, and LONGEST the most characters of one (as in `ingest.fields`)."""
-
-LONGEST = 60
-REPEATED = 5
 LEAK_ROWS = 5000
 """Rows that leaks are looked for in (chosen: a share is known within 1.5 % by then)."""
 _HELD = 1000
@@ -122,10 +128,10 @@ def _look_for_leaks(
             listed = _LISTS.search(text) or any(other and other in plain for other in others)
             tally.leaks[name] += said in plain and not listed
         pairs = tally.pairs.setdefault(name, set())
-        if len(pairs) <= MOST_VALUES and len(text) <= LONGEST and len(output) <= LONGEST:
+        if len(pairs) <= MOST_LABELS and len(text) <= LONGEST_LABEL and len(output) <= LONGEST_LABEL:
             pairs.add((text, output))
-        elif len(pairs) <= MOST_VALUES:
-            pairs.update((str(i), "") for i in range(MOST_VALUES + 1))  # too long to be a code of the output
+        elif len(pairs) <= MOST_LABELS:
+            pairs.update((str(i), "") for i in range(MOST_LABELS + 1))  # too long to be a code of the output
 
 
 def _words(text: str) -> str:
@@ -161,7 +167,7 @@ def _leaking(tally: _Tally) -> Dropped | None:
             detail = f"in {share:.0%} of {looked} rows the answer stands in {name!r}"
             return dropped(proposal, Reason.LEAK, detail, share)
         pairs = tally.pairs.get(name, set())
-        if 2 <= len(pairs) <= MOST_VALUES and looked >= REPEATED * len(pairs):
+        if 2 <= len(pairs) <= MOST_LABELS and looked >= REPEATED * len(pairs):
             inputs, outputs = {a for a, _ in pairs}, {b for _, b in pairs}
             if len(inputs) == len(outputs) == len(pairs):
                 return dropped(proposal, Reason.LEAK, f"{name!r} says the same in other words", 1.0)
@@ -181,8 +187,7 @@ def _closed(tally: _Tally) -> list[str]:
     if tally.many or tally.listed:
         return []
     names = spelled(tally.outputs)
-    closed = 2 <= len(names) <= MOST_VALUES and all(len(name) <= LONGEST for name in names)
-    return names if closed and tally.answered >= REPEATED * len(names) else []
+    return names if is_closed(names, tally.answered) else []
 
 
 def _is_codes(proposal: Proposal, labels: Sequence[str], meta: DatasetMeta) -> bool:

@@ -23,6 +23,7 @@ from taskmill.record import Document, Example, Reason, draw
 from taskmill.render import (
     PIPE_MARKER,
     PLACEHOLDER,
+    SLOT,
     TASK_MARKER,
     attributes_prompt,
     attributes_text,
@@ -106,7 +107,7 @@ class Rejected:
     detail: str = ""
 
 
-_SLOT = re.compile(r"\{\{\s*context\s*\}\}")
+_SLOT = re.compile(SLOT)
 
 
 def quote_passage(instruction: str, passage: str) -> str:

@@ -9,9 +9,13 @@ from functools import lru_cache
 from typing import Any
 
 __all__ = [
+    "LONGEST_LABEL",
+    "MOST_LABELS",
+    "REPEATED",
     "as_text",
     "fold",
     "head_of",
+    "is_closed",
     "names_in",
     "overlaps",
     "plain_name",
@@ -19,6 +23,15 @@ __all__ = [
     "spelled",
     "value_at",
 ]
+
+MOST_LABELS = 50
+"""Most values of a closed set (chosen: Dynosaur stops at 10; intents and topics have dozens)."""
+
+REPEATED = 5
+"""Least rows for each value of a closed set, on average (chosen: below it, values are names of things)."""
+
+LONGEST_LABEL = 60
+"""Most characters of a value of a closed set (chosen: longer ones are sentences)."""
 
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(-?\d+)\]")
 
@@ -135,6 +148,12 @@ def read_back(text: str, type: str) -> Any:
     if type == "float":
         return float(text)
     return text
+
+
+def is_closed(values: Sequence[str], rows: int) -> bool:
+    """Say whether the different values of so many rows are a closed set: labels, not texts or names."""
+    few = 2 <= len(values) <= MOST_LABELS and all(len(value) <= LONGEST_LABEL for value in values)
+    return few and rows >= REPEATED * len(values)
 
 
 def spelled(counts: Mapping[str, int]) -> list[str]:

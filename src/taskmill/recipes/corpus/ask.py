@@ -13,7 +13,7 @@ from taskmill.calls import Completion, Request
 from taskmill.curate.checks import check
 from taskmill.recipes.evaluation_sets import HeldOut
 from taskmill.recipes.session import Progress, Session
-from taskmill.recipes.synthesis import with_again
+from taskmill.recipes.synthesis import answered
 from taskmill.record import Document, Dropped, Example
 from taskmill.store import StageWriter
 from taskmill.synthesize import bonito
@@ -73,13 +73,7 @@ class Asking:
                     yield posed
 
         def follow(asked: Request, completion: Completion) -> None:
-            document = asked.payload.document
-            good = self._take(read(how, self.caller.backend.model, asked, completion))
-            chain = running.pop(document.id)
-            if good:
-                pairs = tuple(pair_of(example)[1] for example in good)
-                chain.answered.append((document.id, Shown(document.text.strip(), pairs)))
-            posed = self._next(how, chain, running)
+            posed = self._next(how, self._replied(how, asked, completion, running), running)
             if posed is not None:
                 again.append(posed)
 
@@ -99,6 +93,18 @@ class Asking:
                 return posed
             self._take([posed])
         return None
+
+    def _replied(
+        self, how: PairStyle, asked: Request, completion: Completion, running: dict[str, _Chain]
+    ) -> _Chain:
+        """Take in the reply to a chain's text and return the chain, which is not running any more."""
+        document = asked.payload.document
+        good = self._take(read(how, self.caller.backend.model, asked, completion))
+        chain = running.pop(document.id)
+        if good:
+            pairs = tuple(pair_of(example)[1] for example in good)
+            chain.answered.append((document.id, Shown(document.text.strip(), pairs)))
+        return chain
 
     # task types: one pair a reply, several replies a text
 
@@ -142,18 +148,8 @@ class Asking:
     def _run(
         self, first: Iterator[Request], again: deque[Request], follow: Callable[[Request, Completion], None]
     ) -> None:
-        stream = with_again(again, first)
-        while True:
-            for asked, completion in self.caller.answers(stream):
-                if completion.finish == "error":
-                    self.errors[completion.error] += 1
-                follow(asked, completion)
-            if not again or self.caller.stopped:
-                break
-            stream = with_again(again, iter(()))
-        if self.caller.stopped:
-            # The request at which the budget said no was posed and never made, and so were those that waited.
-            self.writer.count(-1 - len(again))
+        for asked, completion in answered(self.caller, self.writer, self.errors, first, again):
+            follow(asked, completion)
 
     def _take(self, outcomes: Sequence[Example | Dropped]) -> list[Example]:
         """Store the outcomes of one request (counted as one); return the examples that will be accepted."""

@@ -38,6 +38,14 @@ class Extra:
         """Take note of a row that is left out."""
         self.lost.append(Dropped(row, STAGE, reason, detail))
 
+    def drop_pairs(self, record: Annotated, reason: Reason, detail: str) -> None:
+        """Take note of all pairs of an annotated text that is left out."""
+        for number, pair in enumerate(record.pairs):
+            name = content_id(record.id, str(number))
+            source = Source(record.id, dataset=record.dataset, licence=record.licence)
+            row = Example(name, "qa", record.context, pair.question, pair.answer, source=source)
+            self.drop(row, reason, detail)
+
     def funnel(self) -> dict[str, Any]:
         """Return how many came, are kept and were dropped by reason."""
         dropped = Counter(str(drop.reason) for drop in self.lost)
@@ -49,8 +57,8 @@ def read_annotated(sources: Sequence[str], held: HeldOut, extra: Extra, cap: int
     """Return the annotated texts of tables, sorted by dataset; what is left out is in `extra`.
 
     Rows hold pairs in `QA_list`, or are examples to be cast as such. Left out are rows without text or pairs,
-    texts that stand twice in a dataset or hold an item of `held`, and texts over `cap` of a dataset, those of
-    fewest pairs first. Raises InputError for a file without a row that has a text and pairs.
+    texts that stand twice in a dataset or hold an item of `held`, and texts over `cap` of a dataset (0: no
+    cap), those of fewest pairs first. Raises InputError for a file without a row that has a text and pairs.
     """
     found: dict[str, Annotated] = {}
     for source in sources:
@@ -62,16 +70,16 @@ def read_annotated(sources: Sequence[str], held: HeldOut, extra: Extra, cap: int
             )
         for record in records:
             if record.id in found:
-                _drop_pairs(extra, record, Reason.DUPLICATE, "the same text with the same pairs is kept")
+                extra.drop_pairs(record, Reason.DUPLICATE, "the same text with the same pairs is kept")
             elif (detail := _holds(record, held)) is not None:
-                _drop_pairs(extra, record, Reason.CONTAMINATED, detail)
+                extra.drop_pairs(record, Reason.CONTAMINATED, detail)
             else:
                 found[record.id] = record
     kept = capped(found.values(), cap)
     there = {record.id for record in kept}
     for name in sorted(set(found) - there):
         detail = f"{found[name].dataset} has {cap} texts of as many pairs or more"
-        _drop_pairs(extra, found[name], Reason.OVER_SOURCE_CAP, detail)
+        extra.drop_pairs(found[name], Reason.OVER_SOURCE_CAP, detail)
     return kept
 
 
@@ -104,14 +112,6 @@ def _read(source: str, extra: Extra) -> list[Annotated]:
     extra.came += len(given)
     extra.lost += dropped
     return records
-
-
-def _drop_pairs(extra: Extra, record: Annotated, reason: Reason, detail: str) -> None:
-    for number, pair in enumerate(record.pairs):
-        name = content_id(record.id, str(number))
-        source = Source(record.id, dataset=record.dataset, licence=record.licence)
-        row = Example(name, "qa", record.context, pair.question, pair.answer, source=source)
-        extra.drop(row, reason, detail)
 
 
 def _holds(record: Annotated, held: HeldOut) -> str | None:

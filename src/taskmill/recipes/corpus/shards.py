@@ -42,7 +42,6 @@ def shard(run: Path, tokenizer: TextTokenizer, length: int, seed: int) -> dict[s
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
     rows, of = split_long(TokenRows(line, np.ones(len(line), np.uint8), offsets), length)
     packing = pack(rows.lengths, length, seed)
-    placed = rows.chosen(packing.rows)
     about = {
         "tokenizer": tokenizer.name,
         "end": tokenizer.end,
@@ -53,8 +52,8 @@ def shard(run: Path, tokenizer: TextTokenizer, length: int, seed: int) -> dict[s
         "split": len(of) - len(names),
         "tokens": len(line),
     }
-    write_shards(folder, placed, packing, about)
+    write_shards(folder, rows, packing.rows, packing, about)
     ids_of_pieces = pa.array(names, pa.string()).take(pa.array(of))
-    for number, table in enumerate(tables(placed, packing, ids_of_pieces, "tokens")):
+    for number, table in enumerate(tables(rows, packing.rows, packing, ids_of_pieces, "tokens")):
         write_parquet(folder / f"train-{number:05}.parquet", table)
     return about

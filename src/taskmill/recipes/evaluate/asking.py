@@ -50,10 +50,7 @@ def replies(session: Session, caller: Caller, bench: Bench, config: EvaluateConf
         return _answers(session, caller, bench, asked, config)
     scoring = scoring_caller(caller, config)
     found = _answers(session, scoring, bench, _weighings(caller.backend.model, bench, config), config)
-    caller.made += scoring.made
-    caller.reused += scoring.reused
-    caller.failed += scoring.failed
-    caller.stopped = caller.stopped or scoring.stopped
+    caller.include(scoring)
     return found
 
 

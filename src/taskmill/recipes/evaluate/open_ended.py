@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -166,7 +167,7 @@ def _likelihoods(
             texts = tuple(sorted({s.text for s in found.get(one.id, ()) if s.text}))
             if texts:
                 made = weigh(caller.backend.model, texts, **sent(one.prompt, config))
-                yield Request(made.key, made.sampling, made.prompt, made.messages, payload=(one.id, texts))
+                yield replace(made, payload=(one.id, texts))
 
     likely: dict[str, dict[str, float]] = {}
     for done, (posed, completion) in enumerate(scoring.answers(requests()), 1):
@@ -174,10 +175,7 @@ def _likelihoods(
         if (scores := weighed(completion)) is not None:
             likely[item] = dict(zip(texts, scores.logprobs, strict=True))
         session.tick(Progress("weigh", done, len(found), made=scoring.made, reused=scoring.reused))
-    caller.made += scoring.made
-    caller.reused += scoring.reused
-    caller.failed += scoring.failed
-    caller.stopped = caller.stopped or scoring.stopped
+    caller.include(scoring)
     return likely
 
 

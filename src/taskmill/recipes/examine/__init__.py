@@ -50,9 +50,6 @@ ANSWERS_SCHEMA = pa.schema(
      ("f1", pa.float64())]
 )  # fmt: skip
 
-_EVERY = 1 << 62
-"""A cap of no effect: an examination takes texts by chance, not those of most pairs."""
-
 Marks = dict[str, list[float]]
 """dataset → marks of its texts, or of its questions, in one order."""
 
@@ -65,7 +62,8 @@ def examine(config: ExamineConfig, out: str | Path, on_progress: OnProgress | No
     a `seen` dataset that is not there, BackendError, LedgerError or RunFolderError.
     """
     extra = Extra()
-    records = read_annotated(config.sources, HeldOut(("none",)), extra, cap=_EVERY)
+    # No cap: texts are taken by chance, not those of most pairs.
+    records = read_annotated(config.sources, HeldOut(("none",)), extra, cap=0)
     seen = _seen(config.seen, {record.dataset for record in records})
     pool, shared = _apart(records, seen)
     chosen = _drawn(pool, config)
