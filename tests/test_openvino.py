@@ -66,6 +66,32 @@ def test_requests_are_pulled_as_the_batch_has_room(model):
         model._width = old
 
 
+def test_prompts_beyond_a_steps_tokens_are_added_when_those_before_are_read(model, monkeypatch):
+    class Watched:
+        """The engine, with its steps written down."""
+
+        def __init__(self, pipe):
+            self.pipe = pipe
+
+        def step(self):
+            log.append("step")
+            self.pipe.step()
+
+        def __getattr__(self, name):
+            return getattr(self.pipe, name)
+
+    log: list[object] = []
+    requests = asked(model, n=12, tokens=4)
+    alone = next(iter(model.generate(requests[:1]))).prompt_tokens
+    monkeypatch.setattr("taskmill.backends.openvino.STEP", 2 * alone)
+    monkeypatch.setattr(model, "_pipe", Watched(model._pipe))
+    found = list(model.generate(r for r in requests if not log.append(r.key)))
+    assert len(found) == 12
+    runs = "".join("s" if entry == "step" else "r" for entry in log).split("s")
+    assert max(map(len, runs)) <= 3  # two fill a step, unless one is a token shorter
+    assert len([run for run in runs if run]) >= 4
+
+
 def test_deterministic_reruns_are_exact(exact):
     first = {c.key: c.text for c in exact.generate(asked(exact))}
     second = {c.key: c.text for c in exact.generate(reversed(asked(exact)))}
