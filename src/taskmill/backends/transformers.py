@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from copy import copy
 from inspect import signature
 from itertools import groupby, islice
 from typing import Any
@@ -19,6 +20,8 @@ from taskmill.calls import Completion, Request, Sampling, ScoreRequest, Scores
 from taskmill.errors import BackendError, MissingExtra
 
 __all__ = ["Transformers", "create", "engines"]
+
+Ids = list[int]
 
 WINDOW = 8
 """Batches' worth of requests that are sorted by length together (chosen: little padding, little wait)."""
@@ -111,34 +114,25 @@ class Transformers:
                     yield from self._run(batch)
 
     def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
-        """Yield the scores a few batches at a time; each choice runs behind its own copy of the prompt."""
+        """Yield the scores batch by batch, prompts of similar length together."""
         source = iter(requests)
         while window := list(islice(source, WINDOW * self._batch_size if self._batch_size > 1 else 1)):
-            rows: list[tuple[int, list[int], list[int]]] = []
-            refused: dict[int, str] = {}
-            for at, request in enumerate(window):
+            ready: list[tuple[ScoreRequest, Ids, list[Ids]]] = []
+            for request in window:
                 found = self._choices(request)
                 if isinstance(found, str):
-                    refused[at] = found
+                    yield Scores(request.key, error=found)
                 else:
-                    rows += [(at, *pair) for pair in found]
-            sums: dict[int, list[float]] = {at: [] for at in range(len(window))}
-            order = sorted(range(len(rows)), key=lambda i: -len(rows[i][1]) - len(rows[i][2]))
-            done: dict[int, float] = {}
-            for start in range(0, len(order), self._batch_size):
-                batch = order[start : start + self._batch_size]
-                done.update(zip(batch, self._sums([rows[i][1:] for i in batch]), strict=True))
-            for i, (at, _, _) in enumerate(rows):
-                sums[at].append(done[i])
-            for at, request in enumerate(window):
-                if at in refused:
-                    yield Scores(request.key, error=refused[at])
-                else:
-                    counts = tuple(len(choice) for owner, _, choice in rows if owner == at)
-                    yield Scores(request.key, tuple(sums[at]), counts)
+                    ready.append((request, *found))
+            ready.sort(key=lambda row: (-len(row[1]), -max(map(len, row[2])), row[0].key))
+            for at in range(0, len(ready), self._batch_size):
+                batch = ready[at : at + self._batch_size]
+                sums = self._sums([(prompt, choices) for _, prompt, choices in batch])
+                for (request, _, choices), own in zip(batch, sums, strict=True):
+                    yield Scores(request.key, tuple(own), tuple(map(len, choices)))
 
-    def _choices(self, request: ScoreRequest) -> list[tuple[list[int], list[int]]] | str:
-        """Return (prompt, choice) in tokens for each choice, or why there are none."""
+    def _choices(self, request: ScoreRequest) -> tuple[Ids, list[Ids]] | str:
+        """Return the tokens of the prompt and of each choice, or why there are none."""
         prompt = self._prompt(request)
         if isinstance(prompt, str):
             return prompt
@@ -148,42 +142,80 @@ class Transformers:
         choices = [self._tokenizer(c, add_special_tokens=False)["input_ids"] + end for c in request.choices]
         if len(prompt) + max(map(len, choices)) > self._context:
             return f"the prompt has {len(prompt)} tokens, over {self._context} with a choice"
-        return [(prompt, choice) for choice in choices]
+        return prompt, choices
 
-    def _sums(self, rows: list[tuple[list[int], list[int]]]) -> list[float]:
-        """Return the summed log-probability of each row's choice."""
+    def _sums(self, rows: list[tuple[Ids, list[Ids]]]) -> list[list[float]]:
+        """Return the summed log-probabilities of each row's choices; a batch that is too large is halved."""
         torch = self._torch
-        padded = self._tokenizer.pad({"input_ids": [p + c for p, c in rows]}, return_tensors="pt").to(
-            self._device
-        )
-        mask, keep = padded["attention_mask"], max(len(choice) for _, choice in rows) + 1
-        wanted = {
-            "position_ids": (mask.cumsum(-1) - 1).clamp(min=0),
-            "logits_to_keep": keep,
-            "use_cache": False,
-        }
-        known = {name: value for name, value in wanted.items() if name in self._accepts}
+        pairs = [(row, choice) for row, (_, choices) in enumerate(rows) for choice in choices]
         try:
             with torch.inference_mode():
-                logits = self._model(input_ids=padded["input_ids"], attention_mask=mask, **known).logits
+                if "past_key_values" in self._accepts:
+                    found = self._behind(self._read([prompt for prompt, _ in rows]), pairs)
+                else:  # a model that keeps another state between tokens: each choice behind its own prompt
+                    whole = [(rows[row][0] + choice[:-1], choice) for row, choice in pairs]
+                    found = [self._after(*one) for one in whole]
         except torch.OutOfMemoryError:
             if len(rows) == 1:
-                raise BackendError(
-                    f"out of memory with a prompt of {len(rows[0][0])} tokens; take shorter texts"
-                ) from None
+                why = f"out of memory with a prompt of {len(rows[0][0])} tokens; take shorter texts"
+                raise BackendError(why) from None
             half = len(rows) // 2
             return self._sums(rows[:half]) + self._sums(rows[half:])
-        # Padding is on the left, so a choice of n tokens is foretold by the n positions before the last.
-        logprobs = torch.log_softmax(logits[:, -keep:-1].float(), dim=-1)
-        return [
-            float(
-                logprobs[row, -len(ids) :]
-                .gather(1, torch.tensor(ids, device=self._device)[:, None])
-                .double()
-                .sum()
-            )
-            for row, (_, ids) in enumerate(rows)
-        ]
+        sums = iter(found)
+        return [[next(sums) for _ in choices] for _, choices in rows]
+
+    def _read(self, prompts: list[Ids]) -> tuple[Any, Any, Any]:
+        """Run prompts once; return their mask, the state behind them, and the logits of what follows."""
+        padded = self._tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(self._device)
+        mask = padded["attention_mask"]
+        out = self._model(
+            input_ids=padded["input_ids"], attention_mask=mask, use_cache=True,
+            **self._known(position_ids=_places(mask), logits_to_keep=1),
+        )  # fmt: skip
+        return mask, out.past_key_values, out.logits[:, -1]
+
+    def _behind(self, read: tuple[Any, Any, Any], pairs: list[tuple[int, Ids]]) -> list[float]:
+        """Return the log-probability of each (prompt's row, choice), a batch of choices at a time."""
+        torch, (mask, state, logits) = self._torch, read
+        first = torch.log_softmax(logits.float(), dim=-1)
+        sums = [float(first[row, choice[0]]) for row, choice in pairs]
+        longer = [at for at, (_, choice) in enumerate(pairs) if len(choice) > 1]
+        for start in range(0, len(longer), self._batch_size):
+            batch = longer[start : start + self._batch_size]
+            for at, more in zip(batch, self._rest(mask, state, [pairs[at] for at in batch]), strict=True):
+                sums[at] += more
+        return sums
+
+    def _rest(self, mask: Any, state: Any, pairs: list[tuple[int, Ids]]) -> list[float]:
+        """Return the log-probability of what follows each choice's first token."""
+        torch = self._torch
+        rows = torch.tensor([row for row, _ in pairs], device=self._device)
+        own = [choice for _, choice in pairs]
+        wide = max(map(len, own)) - 1
+        # What pads a choice on its right is behind all that is read.
+        ids = torch.tensor([c[:-1] + [0] * (wide + 1 - len(c)) for c in own], device=self._device)
+        seen = torch.cat([mask[rows], torch.ones_like(ids)], dim=1)
+        try:
+            out = self._model(
+                input_ids=ids, attention_mask=seen, past_key_values=_copied(state, rows), use_cache=True,
+                **self._known(position_ids=_places(seen)[:, -wide:]),
+            )  # fmt: skip
+        except torch.OutOfMemoryError:
+            if len(pairs) == 1:
+                raise
+            half = len(pairs) // 2
+            return self._rest(mask, state, pairs[:half]) + self._rest(mask, state, pairs[half:])
+        logprobs = torch.log_softmax(out.logits.float(), dim=-1)
+        return [_picked(torch, row[: len(c) - 1], c[1:]) for row, c in zip(logprobs, own, strict=True)]
+
+    def _after(self, ids: Ids, choice: Ids) -> float:
+        """Return the log-probability of a choice whose tokens but the last end `ids`."""
+        torch = self._torch
+        out = self._model(input_ids=torch.tensor([ids], device=self._device))
+        return _picked(torch, torch.log_softmax(out.logits[0, -len(choice) :].float(), dim=-1), choice)
+
+    def _known(self, **arguments: Any) -> dict[str, Any]:
+        return {name: value for name, value in arguments.items() if name in self._accepts}
 
     def _encode(self, request: Request) -> list[int] | Completion:
         """Return the prompt's tokens, or the failed completion."""
@@ -285,6 +317,24 @@ class _Draw:
         token = torch.searchsorted(shares, target, right=True)
         self._step += 1
         return torch.full_like(scores, float("-inf")).scatter(1, token, 0.0)
+
+
+def _places(mask: Any) -> Any:
+    """Return the positions of tokens that are padded on the left."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def _copied(state: Any, rows: Any) -> Any:
+    """Return the state of `rows`, as a beam search would take it; the first one stays as it is."""
+    own = copy(state)
+    own.layers = [copy(layer) for layer in state.layers]
+    own.reorder_cache(rows)
+    return own
+
+
+def _picked(torch: Any, logprobs: Any, ids: Ids) -> float:
+    wanted = torch.tensor(ids, device=logprobs.device)[:, None]
+    return float(logprobs.gather(1, wanted).double().sum())
 
 
 def _group(s: Sampling) -> tuple[float, float, tuple[str, ...]]:
