@@ -164,7 +164,7 @@ def test_failed_calls_are_yielded_and_tried_again_next_time(tmp_path):
 
     down = caller(tmp_path, Down())
     assert [c.finish for _, c in down.answers(asks(3))] == ["error"] * 3
-    assert (down.made, down.failed) == (0, 3)
+    assert (down.made, down.failed, down.fault) == (0, 3, "503")
     up = Caller(Counting(), down.ledger, Budget())
     assert [c.finish for _, c in up.answers(asks(3))] == ["stop"] * 3
 

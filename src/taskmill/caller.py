@@ -24,7 +24,8 @@ class Caller:
     """Answers requests from the ledger, else from the backend. Counts what it did.
 
     `made` are calls paid by this session, `reused` answers that were in the ledger, `failed` calls
-    that ended without an answer. `stopped` is True once the budget refused a call.
+    that ended without an answer, `fault` what the first of them says. `stopped` is True once the
+    budget refused a call.
     """
 
     backend: Backend
@@ -33,6 +34,7 @@ class Caller:
     made: int = 0
     reused: int = 0
     failed: int = 0
+    fault: str = ""
     stopped: bool = False
 
     def answers(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Completion]]:
@@ -54,6 +56,7 @@ class Caller:
         self.made += other.made
         self.reused += other.reused
         self.failed += other.failed
+        self.fault = self.fault or other.fault
         self.stopped = self.stopped or other.stopped
 
     def _round(self, feed: _Feed) -> Iterator[tuple[Request, Completion]]:
@@ -84,6 +87,7 @@ class Caller:
         self.ledger.append((completion,))
         self.budget.spend(_expected(request), completion.prompt_tokens, completion.completion_tokens)
         self.failed += failed
+        self.fault = self.fault or completion.error
         self.made += not failed
 
 

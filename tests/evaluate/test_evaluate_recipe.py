@@ -148,7 +148,7 @@ def test_failed_calls_are_in_no_average_and_are_asked_again(sums, backend, tmp_p
     backend.generate = failing
     results = evaluate(config(sums), tmp_path / "out")
     assert results["exit"]["code"] == 3
-    assert "1 of gsm8k" in results["exit"]["reason"]
+    assert "1 of gsm8k (no)" in results["exit"]["reason"]
     assert results["suites"]["gsm8k"]["n"] == 7
     backend.generate = generate
     assert evaluate(config(sums), tmp_path / "out")["suites"]["gsm8k"]["n"] == 8

@@ -137,5 +137,6 @@ def _gate(caller: Caller, suites: dict[str, dict[str, Any]]) -> tuple[int, str]:
     if caller.stopped:
         return 3, f"budget reached: {caller.budget.reason}; raise it and run the same command to continue"
     if left:
-        return 3, f"items without an answer: {', '.join(left)}; the same command asks them again"
+        why = f" ({caller.fault})" if caller.fault else ""
+        return 3, f"items without an answer: {', '.join(left)}{why}; the same command asks them again"
     return 0, "done"
