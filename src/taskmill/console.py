@@ -275,6 +275,16 @@ def show_examination(result: Mapping[str, Any], out: Path) -> None:
     console.print(f"report: {out / 'report.html'}")
 
 
+def show_examinations(compared: Mapping[str, Any]) -> None:
+    """Print how the pairs of the second synthesizer differ from those of the first, in points of 100."""
+    lines = {
+        f"{split}, {way} against {own['against']}": own
+        for split, ways in compared["pair_f1"].items()
+        for way, own in ways.items()
+    }
+    _show_differences("pair F1", lines)
+
+
 def show_proof(record: Mapping[str, Any], out: Path) -> None:
     """Print what a proof found, or, of a plan, what it would do and how long that takes."""
     console = Console(highlight=False, soft_wrap=not os.isatty(1))
@@ -339,12 +349,19 @@ def show_evaluation(results: Mapping[str, Any], out: Path | None) -> None:
 
 
 def show_comparison(compared: Mapping[str, Any]) -> None:
-    """Print how the second run differs from the first in each suite, in points of 100."""
+    """Print how the second run differs from the first in each suite, in points of 100: accuracy, then F1."""
+    lines = {}
+    for name, own in compared["suites"].items():
+        lines |= {name: own, **{f"{name}, {mark}": own[mark] for mark in ("f1", "rouge_l") if mark in own}}
+    _show_differences("suite", lines)
+
+
+def _show_differences(title: str, lines: Mapping[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=not os.isatty(1))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("suite", "difference", "interval", "p", "better", "worse", "items"):
-        table.add_column(head, justify="left" if head == "suite" else "right")
-    for name, own in compared["suites"].items():
+    for head in (title, "difference", "interval", "p", "better", "worse", "items"):
+        table.add_column(head, justify="left" if head == title else "right")
+    for name, own in lines.items():
         table.add_row(
             name, f"{100 * own['difference']:+.1f}", f"{100 * own['low']:+.1f} – {100 * own['high']:+.1f}",
             f"{own['p']:.3g}", str(own["wins"]), str(own["losses"]), str(own["n"]),

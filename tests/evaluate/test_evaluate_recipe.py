@@ -214,6 +214,43 @@ def test_two_runs_are_compared_on_the_same_items(sums, backend, tmp_path):
         compare_runs(str(tmp_path / "one"), str(tmp_path))
 
 
+def test_graded_outputs_are_compared_by_task_and_id_in_every_mark(tmp_path, capsys):
+    rows = [
+        {"task": task, "id": i, "output": "", "target": ["red roses", "roses"]}
+        for task in "ab"
+        for i in (0, 1)
+    ]
+    said = (("red roses", "blue", "tall roses", "x"), ("red roses", "roses", "roses", "x"))
+    for name, texts in zip(("one", "two"), said, strict=True):
+        path = outputs_of(
+            tmp_path / f"{name}.parquet", [{**r, "output": t} for r, t in zip(rows, texts, strict=True)]
+        )
+        assert run("--outputs", path, "--suite", "squad", "--out", tmp_path / name) == 0
+    capsys.readouterr()
+    found = compare_runs(str(tmp_path / "one"), str(tmp_path / "two"))["suites"]["squad"]
+    assert (found["n"], found["wins"], found["losses"], found["difference"]) == (4, 2, 0, 0.5)
+    assert (found["f1"]["wins"], found["f1"]["difference"]) == (2, round((1 + 1 / 3) / 4, 6))
+    assert found["tasks"]["a"]["wins"] == found["tasks"]["b"]["wins"] == 1
+    assert run("--compare", tmp_path / "one", tmp_path / "two") == 0
+    assert "squad, f1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suite", ["mmlu-rank", "mmlu-cloze"])
+def test_a_corrected_gold_is_held_against_the_option_chosen(suite, tmp_path):
+    rows = [
+        {"subject": "s", "question": "Which?", "choices": ["no", "wet", "no no"], "answer": 0,
+         "error_type": label, "correct_answer": right}
+        for label, right in (("wrong_groundtruth", "B"), ("wrong_groundtruth", "C"), ("ok", None))
+    ]  # fmt: skip
+    path = outputs_of(tmp_path / "mmlu.parquet", rows)
+    evaluate(config(path, suite, shots=0, model={"ref": "echo:"}), tmp_path / "out")
+    chosen = {row["answer"] for row in pq.read_table(tmp_path / "out" / "items.parquet").to_pylist()}
+    labels = json.loads((tmp_path / "out" / "results.json").read_text())["suites"][suite]["labels"]
+    right = sum(chosen == {text} for text in ("wet", "no no", "no"))  # one of the three says what is chosen
+    assert (len(chosen), right, labels["error_aware_n"]) == (1, 1, 3)
+    assert labels["error_aware"] == pytest.approx(1 / 3, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -264,6 +301,33 @@ def test_outputs_are_graded_by_task_and_overall(tmp_path, capsys):
     assert run("--outputs", path, "--suite", "bbh-cot", "--out", tmp_path / "graded") == 0
     assert "navigate" in capsys.readouterr().out
     assert len(pq.read_table(tmp_path / "graded" / "items.parquet")) == 6
+
+
+@pytest.mark.parametrize("target", ["(B)", "B", "heart", "Heart", 1, "1", 1.0])
+def test_a_gold_of_letters_may_be_the_text_or_the_index_of_an_option(target, tmp_path):
+    said = ("So the answer is (B).", "So the answer is heart.", "So the answer is (A).")
+    rows = [
+        {"task": "t", "output": one, "target": target, "options": ["lung", "heart", "eye"]} for one in said
+    ]
+    for suite in ("bbh", "bbh-cot", "mmlu-cot"):
+        results, trace = grade_outputs(str(outputs_of(tmp_path / "o.parquet", rows)), suite)
+        assert trace["accuracy"].to_pylist() == [1.0, 1.0, 0.0]
+        assert results["chance"] == pytest.approx(1 / 3, abs=1e-6)
+
+
+def test_words_among_options_stay_words(tmp_path):
+    rows = [
+        {
+            "task": "t",
+            "output": f"So the answer is {own}.",
+            "target": "valid",
+            "options": ["valid", "invalid"],
+        }
+        for own in ("valid", "invalid")
+    ]
+    _, trace = grade_outputs(str(outputs_of(tmp_path / "o.parquet", rows)), "bbh-cot")
+    assert trace["accuracy"].to_pylist() == [1.0, 0.0]
+    assert trace["answer"].to_pylist() == ["valid", "invalid"]
 
 
 CODE_002 = {  # Chung et al. 2022 (2210.11416), Tables 17 to 19: code-davinci-002 with CoT

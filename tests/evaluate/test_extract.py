@@ -1,5 +1,7 @@
 """Answers are read out of outputs by a named rule; what holds none fails, and nothing crashes."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -264,6 +266,40 @@ def test_numbers_have_one_form(written, language, value):
 )  # fmt: skip
 def test_thousands_may_be_grouped_by_spaces_where_the_language_does(output, language, value):
     assert extract(output, EXTRACTORS.get("number"), Answer("number", language=language)).answer == value
+
+
+@pytest.mark.parametrize(
+    ("output", "language", "value"),
+    [
+        ("The answer is 3/4.", "", "0.75"), ("#### 3/4", "", "0.75"), ("3/4", "", "0.75"),
+        ("The answer is -2/6 of it.", "", "-1/3"), ("Answer: 1 1/2 cups", "", "1.5"),
+        ("\\boxed{7/8}", "", "0.875"), ("The answer is 1/2 = 0.5", "", "0.5"),
+        ("The answer is 3/4/2024", "", "3"), ("It was on 3/4/2024", "", "2024"),
+        ("The answer is 3/0.", "", ""),
+        ("The answer is 1.5e3.", "", "1500"), ("#### 2E-2", "", "0.02"), ("-1.5e3", "", "-1500"),
+        ("The answer is 3e", "", "3"), ("The answer is 12 eggs", "", "12"),
+        ("La réponse est 1 234,5.", "fr", "1234.5"), ("La réponse est 1\u202f234,567", "fr", "1234.567"),
+        ("Ответ: 12 345,25 рублей", "ru", "12345.25"), ("1\u00a0234", "", "1234"),
+    ],
+)  # fmt: skip
+def test_fractions_powers_and_decimals_behind_grouped_thousands_are_read_whole(output, language, value):
+    assert extract(output, EXTRACTORS.get("number"), Answer("number", language=language)).answer == value
+
+
+@given(st.integers(0, 999), st.integers(1, 999), st.integers(0, 9))
+def test_a_fraction_has_one_form_whatever_it_is_expanded_by(over, under, by):
+    written = f"{over * (by + 1)}/{under * (by + 1)}"
+    assert canonical(written) == canonical(f"{over}/{under}")
+    found = Fraction(canonical(written))
+    assert found == Fraction(over, under)
+
+
+@pytest.mark.parametrize(
+    "output", ["答案是 B。", "答案是B。", "答案：B，因为蓝色", "答えは B。", "答案是（B）。"]
+)
+def test_a_letter_may_end_a_sentence_in_chinese_or_japanese(output):
+    assert read(output, "letter", LETTER)[0] == "(B)"
+    assert read(output, "letter-cot", LETTER)[0] == "(B)"
 
 
 @given(st.integers(-(10**12), 10**12))

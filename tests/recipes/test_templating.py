@@ -462,10 +462,8 @@ def test_every_training_file_of_the_catalogue_can_be_rendered(shared_data, tmp_p
 
 
 def test_batches_change_no_row(made, monkeypatch):
-    from taskmill.recipes import templating
-
     whole, report, _ = made(style="fs", options=True, mixed=True)
-    monkeypatch.setattr(templating, "BATCH", 7)
+    monkeypatch.setattr("taskmill.recipes.rendered.PART", 7)
     parts, other, _ = made(style="fs", options=True, mixed=True)
     assert parts.equals(whole)
     assert other == report

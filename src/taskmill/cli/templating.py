@@ -17,10 +17,12 @@ __all__ = ["lint", "render"]
     epilog="\b\nExamples:\n"
     "  taskmill render boolq_train.parquet --options --out zero-shot.parquet\n"
     "  taskmill render data.jsonl --templates qa --field answer=reply --style fs --out few-shot.parquet\n"
-    "  taskmill render cot_gsm8k_train.parquet --cot --invert --out inverted.parquet\n\n" + CODES
+    "  taskmill render cot_gsm8k_train.parquet --cot --invert --out inverted/\n\n" + CODES
 )
 @click.argument("source")
-@click.option("-o", "--out", required=True, help="FILE.parquet; dropped rows and a report stand beside it.")
+@click.option(
+    "-o", "--out", required=True, help="FILE.parquet or FILE.jsonl, beside which reports stand, or a folder."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @config_options("taskmill.recipes.templating:RenderConfig")
 def render(source: str, out: str, as_json: bool, **flags: Any) -> int:

@@ -57,11 +57,11 @@ class Extractor:
 
 EXTRACTORS: Registry[Extractor] = Registry("extractor")
 for _one in (
-    Extractor("bbh", "", "start", 3),
-    Extractor("bbh-cot", "", "whole", 3),
-    Extractor("letter", "letter", "start", 3),
-    Extractor("letter-cot", "letter", "whole", 3),
-    Extractor("number", "number", "last", 4),
+    Extractor("bbh", "", "start", 4),
+    Extractor("bbh-cot", "", "whole", 4),
+    Extractor("letter", "letter", "start", 4),
+    Extractor("letter-cot", "letter", "whole", 4),
+    Extractor("number", "number", "last", 5),
     Extractor("label", "label", "start", 3),
     Extractor("text", "text", "start", 3),
     Extractor("span", "span", "start", 1),
@@ -198,7 +198,7 @@ def _begins(line: str, span: str, wanted: Answer) -> bool:
 
 _BRACKETED = re.compile(r"(?<![A-Za-z0-9])[(\[]\s*([A-Za-z])\s*[)\]]")
 _BARE = re.compile(
-    r"(?:(?:option|choice|letter|answer)\s+)?[\"']?([A-Z])(?=$|[\s.,:;!\"')\]-])", re.IGNORECASE
+    r"(?:(?:option|choice|letter|answer)\s+)?[\"']?([A-Z])(?=$|[\s.,:;!\"')\]。，、；：！-])", re.IGNORECASE
 )
 _ARTICLE = re.compile(r"(?:A|I)\s+[A-Za-z']")
 """What begins a sentence like an option's letter: "A dog", "A DNA sequence", "I think"."""

@@ -5,21 +5,30 @@ from __future__ import annotations
 import re
 import unicodedata
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 
 __all__ = ["NUMBER", "canonical", "plain", "same"]
 
 _GROUPED = r"\d{1,3}(?:[,'’\u00a0\u202f\u2009]\d{2,3})*[,'’\u00a0\u202f\u2009]\d{3}(?!\d)(?:\.\d+)?"
+_SPACED_OUT = r"\d{1,3}(?:[\u00a0\u202f\u2009]\d{3})+(?!\d)(?:[.,]\d+)?"
+_FRACTION = r"(?<!/)(?:\d{1,9} )?\d{1,9}/\d{1,9}(?![\d/]|\.\d)"
+_POWER = r"(?:[eE][-+]?\d{1,2}(?!\w))?"
 _MONEY = "$€£¥₹"
 NUMBER = re.compile(
-    rf"(?<![\w.])[-−–]?\s?(?:\\?[{_MONEY}]\s?)?(?:{_GROUPED}|\d+(?:[.,]\d+)*|\.\d+)", re.ASCII
+    rf"(?<![\w.])[-−–]?\s?(?:\\?[{_MONEY}]\s?)?"
+    rf"(?:{_FRACTION}|{_SPACED_OUT}|{_GROUPED}|\d+(?:[.,]\d+)*{_POWER}|\.\d+{_POWER})",
+    re.ASCII,
 )
 """A number in text whose digits are ASCII (`plain`), grouped by commas, apostrophes, narrow spaces or not.
 
-A sign stands before the sign of a currency ("-$5"), which LaTeX writes behind a backslash.
+Also a fraction ("3/4", "1 1/2"; no date) and a power of ten ("1.5e3"). A sign stands before the sign of a
+currency ("-$5"), which LaTeX writes behind a backslash.
 """
 
 _MINUS = re.compile(r"^[-−–]\s?")
 _GROUPS = re.compile(_GROUPED)
+_SPACES = re.compile(_SPACED_OUT)
+_PARTS = re.compile(r"(?:(\d{1,9}) )?(\d{1,9})/(\d{1,9})", re.ASCII)
 _DOTTED = re.compile(r"\d{1,3}(?:\.\d{3})+(?:,\d+)?")
 _DOT_LANGUAGES = frozenset(("de", "es", "id", "ru", "fr", "el", "tr", "vi", "ro"))
 """Languages that may group thousands by dots and write a decimal comma."""
@@ -51,12 +60,17 @@ def canonical(written: str, language: str = "") -> str:
     """Return a number in its shortest plain form ("2,125.00" → "2125"), "" for what is none.
 
     A comma before three digits groups them, as in the golds of all languages of MGSM; other commas are
-    decimal ones. Dots group only in the languages that do that.
+    decimal ones. Dots group only in the languages that do that. A fraction is the decimal number it is, else
+    in its lowest terms ("2/6" → "1/3").
     """
     text = plain(written, language).strip()
     sign = "-" if _MINUS.match(text) else ""
     text = _MINUS.sub("", text).strip(f"{_MONEY}%\\ ").rstrip(".,")
-    if _GROUPS.fullmatch(text):
+    if parts := _PARTS.fullmatch(text):
+        return _fraction(sign, *(int(part or 0) for part in parts.groups()))
+    if _SPACES.fullmatch(text):
+        text = re.sub(r"[\u00a0\u202f\u2009]", "", text).replace(",", ".")
+    elif _GROUPS.fullmatch(text):
         text = re.sub(r"[,'’\u00a0\u202f\u2009]", "", text)
     elif language in _DOT_LANGUAGES and _DOTTED.fullmatch(text):
         text = text.replace(".", "").replace(",", ".")
@@ -70,6 +84,20 @@ def canonical(written: str, language: str = "") -> str:
         return ""  # chosen: no answer is that long, and its plain form would fill the memory
     shown = format(value.normalize(), "f")
     return "0" if value == 0 else sign + shown
+
+
+def _fraction(sign: str, whole: int, over: int, under: int) -> str:
+    if not under:
+        return ""
+    value = Fraction(over, under) + whole
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    if rest > 1:
+        return f"{sign}{value.numerator}/{value.denominator}"
+    shown = format((Decimal(value.numerator) / value.denominator).normalize(), "f")
+    return shown if not value else sign + shown
 
 
 def same(answer: str, target: str, language: str = "") -> bool:

@@ -22,7 +22,7 @@ from taskmill.export.licences import check_commercial, count_licences
 from taskmill.export.rows import Rows
 from taskmill.store import read_json
 
-__all__ = ["ExportResult", "export_run"]
+__all__ = ["ExportResult", "export_run", "is_single_file"]
 
 _SUFFIXES = (".jsonl", ".parquet")
 _MARKER = ".taskmill-export"
@@ -67,12 +67,7 @@ def export_run(
         RunFolderError: the run holds no examples or was not finished.
         LicenceUnknown: the commercial gate is closed; nothing was written.
     """
-    single = out.suffix in _SUFFIXES
-    if out.suffix and not single and not out.is_dir():
-        raise UsageError(
-            f"{out} ends in {out.suffix}, which is no format; give a name that ends in .jsonl or .parquet, "
-            "or a folder (make it first if its name shall have a dot in it)"
-        )
+    single = is_single_file(out)
     if not 0 <= split <= 0.9 or (single and split):
         raise UsageError("--split is a share from 0 to 0.9 and needs a folder as output, not a single file")
     stage = last_examples(run)
@@ -81,6 +76,17 @@ def export_run(
         model = (read_json(run / "manifest.json").get("model") or {}).get("licence") or ""
         check_commercial(count_licences(stage, licence), model, allow_unknown_licence)
     return _write_file(rows, out) if single else _write_folder(rows, run, out, format, licence)
+
+
+def is_single_file(out: Path) -> bool:
+    """Say whether rows go to one file (.jsonl, .parquet), else to a folder; raises UsageError for neither."""
+    single = out.suffix in _SUFFIXES
+    if out.suffix and not single and not out.is_dir():
+        raise UsageError(
+            f"{out} ends in {out.suffix}, which is no format; give a name that ends in .jsonl or .parquet, "
+            "or a folder (make it first if its name shall have a dot in it)"
+        )
+    return single
 
 
 def _write_file(rows: Rows, out: Path) -> ExportResult:

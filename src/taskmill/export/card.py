@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -25,7 +25,7 @@ from taskmill.export.rows import Rows
 from taskmill.export.urls import hide_secrets, hide_secrets_within
 from taskmill.store import read_json
 
-__all__ = ["Card", "is_ours", "slug"]
+__all__ = ["Card", "cell", "is_ours", "sizes_and_categories", "slug"]
 
 _MARK = "\n- taskmill\n"
 """Stands in the front matter of every card of ours, and so tells our folders from other people's."""
@@ -62,12 +62,22 @@ def is_ours(card: str) -> bool:
     return card.startswith("---\n") and _MARK in head + "\n"
 
 
+def sizes_and_categories(rows: int, kinds: Iterable[str]) -> dict[str, list[str]]:
+    """Return the front matter's `task_categories` and `size_categories`; `kinds`: task types or clusters."""
+    categories = ["text-generation", *(_CATEGORIES.get(kind, "") for kind in sorted(kinds))]
+    size = next((label for bound, label in _SIZES if rows < bound), "n>10M")
+    return {
+        "task_categories": [one for one in dict.fromkeys(categories) if one],
+        "size_categories": [size],
+    }
+
+
 def slug(name: str) -> str:
     """Return a name that is safe as a key and a file name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "taskmill"
 
 
-def _cell(value: object) -> str:
+def cell(value: object) -> str:
     """Return text that cannot break out of a Markdown table cell or start HTML."""
     flat = " ".join(str(value).split())
     return flat.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
@@ -99,7 +109,7 @@ class Card:
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,
-            filters={"cell": _cell, "fence": _fence},
+            filters={"cell": cell, "fence": _fence},
         )
         source = files("taskmill.export").joinpath("card.md.j2").read_text("utf-8")
         return f"---\n{head}---\n\n{environment.render_str(source, **self._slots())}"
@@ -114,15 +124,12 @@ class Card:
 
     def _front(self) -> dict[str, Any]:
         total = sum(self.splits.values())
-        size = next((label for bound, label in _SIZES if total < bound), "n>10M")
-        categories = ["text-generation", *(_CATEGORIES.get(task, "") for task in sorted(self.rows.tasks))]
         front: dict[str, Any] = {**front_matter(self._licences())}
         languages = _languages(self.run)
         if languages:
             front["language"] = languages
         return front | {
-            "task_categories": [c for c in dict.fromkeys(categories) if c],
-            "size_categories": [size],
+            **sizes_and_categories(total, self.rows.tasks),
             "tags": ["synthetic", "taskmill"],
             "pretty_name": self.name,
             "configs": [

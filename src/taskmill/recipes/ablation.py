@@ -26,9 +26,10 @@ from taskmill.durable import atomic_write
 from taskmill.errors import ConfigError, InputError, UsageError
 from taskmill.ids import draw
 from taskmill.mix.source import Condition, Mixture, Policy, Source, leaves, read_mixture
+from taskmill.recipes.data_folder import own_folder
 from taskmill.recipes.mix import MixConfig, inspect_mixture, mix
 from taskmill.recipes.mix_manifest import shown
-from taskmill.recipes.mixing import meets, own_folder, place_of, source_files
+from taskmill.recipes.mixing import meets, place_of, source_files
 from taskmill.recipes.session import OnProgress, Progress, ignore
 from taskmill.recipes.tables import read_file
 from taskmill.registry import nearest

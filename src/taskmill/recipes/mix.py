@@ -2,16 +2,13 @@
 
     OUT/  data/train-00000-of-00002.parquet …  dropped.parquet  manifest.json
 
-`manifest.json` is written last: without it the folder is unfinished. Until then `.unfinished.json` says which
-mixture the parts are of, and the same command goes on behind those that are there.
+`manifest.json` is written last: without it the folder is unfinished, and the same command goes on behind the
+parts that are there (`data_folder`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,11 +21,13 @@ from taskmill.durable import atomic_write
 from taskmill.errors import UsageError
 from taskmill.mix.importers import imported
 from taskmill.mix.source import Mixture, leaves, read_mixture
+from taskmill.recipes.data_card import mixture_card
+from taskmill.recipes.data_folder import begin, finish, own_folder, part_names
 from taskmill.recipes.mix_manifest import manifest_of
-from taskmill.recipes.mixing import Pool, own_folder, place_of, read_pool, source_files, write_card
+from taskmill.recipes.mixing import Pool, place_of, read_pool, source_files
 from taskmill.recipes.session import OnProgress, Progress, ignore
 from taskmill.recipes.tables import is_text
-from taskmill.store import code_version, read_json, write_parquet
+from taskmill.store import write_parquet
 
 if TYPE_CHECKING:
     from taskmill.mix.order import Draws, Order
@@ -70,9 +69,8 @@ def mix(config: MixConfig, out: str | Path, on_progress: OnProgress | None = Non
     report(Progress("mix", note="read sources"))
     pool, plan, order = _plan(config, mixture, base)
     manifest = manifest_of(config.seed, mixture, pool, plan, order)
-    _begin(folder, manifest)
-    names = _part_names(plan.rows)
-    for at, name in enumerate(names):
+    begin(folder, "mix", [manifest, PART])
+    for at, name in enumerate(part_names(-(-plan.rows // PART))):
         path = folder / "data" / name
         if not path.exists():
             table, _ = next(mixed(pool, order, at * PART))
@@ -80,37 +78,9 @@ def mix(config: MixConfig, out: str | Path, on_progress: OnProgress | None = Non
         report(Progress("mix", min((at + 1) * PART, plan.rows), plan.rows))
     if len(pool.dropped):
         write_parquet(folder / "dropped.parquet", pool.dropped)
-    head = ("source", "rows", "weight", "drawn", "epochs", "tokens (estimated)", "licences")
-    card = [
-        (name, one["rows"], round(one["weight"], 4), one["count"], round(one["epochs"], 2), one["tokens"],
-         ", ".join(manifest["licences"][name]) or "unknown")
-        for name, one in manifest["sources"].items()
-    ]  # fmt: skip
-    write_card(folder, "A mixture", head, card)
-    atomic_write(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
-    (folder / _UNFINISHED).unlink()
+    atomic_write(folder / "README.md", mixture_card(manifest).encode())
+    finish(folder, manifest)
     return manifest
-
-
-_UNFINISHED = ".unfinished.json"
-
-
-def _part_names(rows: int) -> list[str]:
-    of = -(-rows // PART) or 1
-    return [f"train-{at:05}-of-{of:05}.parquet" for at in range(of)]
-
-
-def _begin(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Make the folder ready: parts of the same mixture that a kill left behind stay, anything else goes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    said = json.dumps([manifest, PART, code_version()]).encode()
-    mark = {"mixture": hashlib.blake2b(said, digest_size=16).hexdigest()}
-    started = folder / _UNFINISHED
-    (folder / "manifest.json").unlink(missing_ok=True)
-    (folder / "dropped.parquet").unlink(missing_ok=True)
-    if not started.exists() or read_json(started) != mark:
-        shutil.rmtree(folder / "data", ignore_errors=True)
-        atomic_write(started, json.dumps(mark).encode())
 
 
 def inspect_mixture(config: MixConfig) -> dict[str, Any]:
@@ -140,8 +110,8 @@ def _first_rows(pool: Pool, order: Order, task: int, config: MixConfig) -> pa.Ar
 
 def mixed(pool: Pool, order: Order, start: int = 0) -> Iterator[tuple[pa.Table, Draws]]:
     """Yield the rows of a mixture from draw `start` on, a part at a time, with the draws that made them."""
-    for begin in range(start, order.total, PART):
-        drawn = order.take(begin, min(begin + PART, order.total))
+    for first in range(start, order.total, PART):
+        drawn = order.take(first, min(first + PART, order.total))
         yield _rows(pool, drawn), drawn
     if not order.total:
         yield _rows(pool, order.take(0, 0)), order.take(0, 0)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from math import isinf
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 import taskmill
 from taskmill.mix.source import Mixture, Source, leaves
 from taskmill.recipes.mixing import Pool
@@ -33,7 +30,11 @@ def manifest_of(seed: int, mixture: Mixture, pool: Pool, plan: Plan, order: Orde
         own = pool.of_source[name]
         record = _record(own, pool, plan, drawn_tokens, tokens)
         record["policy"] = _policy(of[name])
-        record["tasks"] = {pool.tasks[i].name: _record([i], pool, plan, drawn_tokens, tokens) for i in own}
+        record["tasks"] = {
+            pool.tasks[i].name: _record([i], pool, plan, drawn_tokens, tokens)
+            | {fact: of_tasks[i] for fact, of_tasks in pool.facts.items()}
+            for i in own
+        }
         sources[name] = record
     families = [plan.counts[pool.of_source[name]].sum() for name in of]
     before = [plan.before[pool.of_source[name]].sum() for name in of]
@@ -58,17 +59,12 @@ def manifest_of(seed: int, mixture: Mixture, pool: Pool, plan: Plan, order: Orde
         "notes": list(mixture.notes),
         "sources": sources,
         "funnel": _funnel(pool),
-        "licences": {name: _licences(name, pool) for name in of},
+        "licences": {
+            name: sorted({one for i in pool.of_source[name] for one in pool.facts["licences"][i]} - {""})
+            for name in of
+        },
         "files": pool.files,
     }
-
-
-def _licences(source: str, pool: Pool) -> list[str]:
-    """Return the licences that rows of a source state."""
-    import numpy as np
-
-    own = np.concatenate([pool.rows[i] for i in pool.of_source[source]])
-    return sorted(one for one in pc.unique(pool.licences.take(pa.array(own))).to_pylist() if one)
 
 
 def _funnel(pool: Pool) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taskmill.durable import atomic_write
-from taskmill.errors import ConfigError, InputError, UsageError
+from taskmill.errors import ConfigError, InputError
 from taskmill.export.licences import is_unknown, plain_name
 from taskmill.ingest import tokens as prices
 from taskmill.mix.source import Mixture, Source, leaves
 from taskmill.mix.weights import Task
+from taskmill.recipes.data_folder import file_record
 from taskmill.recipes.layouts import LAYOUTS, as_parts, has_layout, layouts_of
 from taskmill.recipes.tables import (
-    check_out,
     column,
     is_text,
     joined,
@@ -32,7 +30,6 @@ from taskmill.recipes.tables import (
 )
 from taskmill.record import Reason
 from taskmill.registry import nearest
-from taskmill.store import read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,11 +40,9 @@ __all__ = [
     "Pool",
     "lengths",
     "meets",
-    "own_folder",
     "place_of",
     "read_pool",
     "source_files",
-    "write_card",
 ]
 
 
@@ -75,9 +70,19 @@ class Pool:
         return found
 
     @cached_property
-    def licences(self) -> pa.ChunkedArray:
-        """Return the licence each row of the table states."""
-        return stated_licences(self.table)
+    def facts(self) -> dict[str, list[dict[str, int]]]:
+        """Return of each of FACTS what the rows of every task state, with their numbers ("": nothing)."""
+        import numpy as np
+
+        found: dict[str, list[dict[str, int]]] = {}
+        for fact in FACTS:
+            coded = pc.dictionary_encode(stated(self.table, fact).combine_chunks())
+            codes, values = np.asarray(coded.indices), coded.dictionary.to_pylist()
+            counts = (np.bincount(codes[rows], minlength=len(values)).tolist() for rows in self.rows)
+            found[fact] = [
+                dict(sorted((v, n) for v, n in zip(values, own, strict=True) if n)) for own in counts
+            ]
+        return found
 
     @cached_property
     def sizes(self) -> Array:
@@ -94,40 +99,10 @@ class Pool:
         return np.concatenate(self.rows)
 
 
-def own_folder(out: Path, files: Sequence[str], command: str) -> Path:
-    """Return where results with a manifest go; raises UsageError where they would destroy something else.
-
-    Results of the same command are written over, anything else is not.
-    """
-    if not out.is_dir() or not (out / "manifest.json").exists():
-        return check_out(out, files, command)
-    if read_json(out / "manifest.json").get("command") != command:
-        raise UsageError(f"{out} holds a manifest.json that {command} did not write; choose another --out")
-    for name in files:
-        if out.resolve() in Path(name).resolve().parents:
-            raise UsageError(f"--out {out} would write into the source {name}; choose a place of its own")
-    return out
-
-
-def write_card(folder: Path, title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write README.md: a table for people, and where `datasets.load_dataset` finds the rows."""
-    lines = ["---", "configs:", "- config_name: default", "  data_files:", "  - split: train"]
-    lines += ["    path: data/*.parquet", "---", "", f"# {title}", ""]
-    for line in (head, ["---"] * len(head), *rows):
-        lines.append(f"| {' | '.join(str(cell).replace('|', '/') for cell in line)} |")
-    atomic_write(folder / "README.md", ("\n".join(lines) + "\n").encode())
-
-
 def source_files(place: str) -> list[str]:
-    """Return the files of a source (`tables.table_files`); of a folder that `mix` wrote, its rows.
-
-    Raises InputError for one that is not there.
-    """
-    folder = Path(place)
-    if not place.startswith("hf:") and not folder.exists() and not glob(place, recursive=True):
+    """Return the files of a source (`tables.table_files`); raises InputError for one that is not there."""
+    if not place.startswith("hf:") and not Path(place).exists() and not glob(place, recursive=True):
         raise InputError(f"{place}: there is no such file or folder; correct the path")
-    if folder.is_dir() and read_json(folder / "manifest.json").get("command") == "mix":
-        return table_files(str(folder / "data"))
     return table_files(place)
 
 
@@ -163,7 +138,7 @@ def read_pool(mixture: Mixture, base: Path, licences: Sequence[str] = ()) -> Poo
                 )
         names[leaf.name] = tasks_of
         tables[leaf.name] = rows
-        files += [_file(leaf.name, name, count) for name, count in sizes.items()]
+        files += [file_record(name, source=leaf.name, rows=count) for name, count in sizes.items()]
     tokens = np.concatenate([_tokens(leaf, tables[leaf.name]) for leaf in leaves(mixture.root)])
     table = joined(_text_ids(tables)).combine_chunks()
     tasks, rows_of, begin = [], [], 0
@@ -219,10 +194,18 @@ _DROPPED = pa.schema(
 """What is written of rows that no task has."""
 
 
-def stated_licences(table: pa.Table) -> pa.ChunkedArray:
-    """Return the licence each row states, in `licence`, `license` or within `source`; "" for none."""
+FACTS = {
+    "licences": (("licence", ""), ("license", ""), ("source", "licence")),
+    "languages": (("language", ""), ("lang", "")),
+    "categories": (("cluster", ""), ("category", "")),
+}
+"""What rows may state of themselves, and where: a column, or a field of one."""
+
+
+def stated(table: pa.Table, fact: str) -> pa.ChunkedArray:
+    """Return what each row states of one of FACTS; "" for nothing."""
     found = [pa.chunked_array([pa.nulls(len(table), pa.string())])]
-    for head, inner in (("licence", ""), ("license", ""), ("source", "licence")):
+    for head, inner in FACTS[fact]:
         if head not in table.column_names:
             continue
         values = table[head]
@@ -238,19 +221,19 @@ def stated_licences(table: pa.Table) -> pa.ChunkedArray:
 def _admitted(table: pa.Table, licences: Sequence[str]) -> pa.ChunkedArray:
     """Say of each row whether its licence is one of these; case and punctuation do not count."""
     wanted = {"" if is_unknown(one) else plain_name(one) for one in licences}
-    stated = stated_licences(table)
+    licences = stated(table, "licences")
     fits = [
-        one for one in pc.unique(stated).to_pylist() if ("" if is_unknown(one) else plain_name(one)) in wanted
+        one
+        for one in pc.unique(licences).to_pylist()
+        if ("" if is_unknown(one) else plain_name(one)) in wanted
     ]
-    return pc.is_in(stated, pa.array(fits, pa.string()))
+    return pc.is_in(licences, pa.array(fits, pa.string()))
 
 
 def _refused(source: str, rows: pa.Table) -> pa.Table:
     count = len(rows)
-    stated = stated_licences(rows)
-    detail = pc.if_else(
-        pc.equal(stated, ""), "it states none", pc.binary_join_element_wise("it is", stated, " ")
-    )
+    own = stated(rows, "licences")
+    detail = pc.if_else(pc.equal(own, ""), "it states none", pc.binary_join_element_wise("it is", own, " "))
     columns = [rows["id"].cast(pa.string()), pa.array([source] * count, pa.string())]
     return pa.table([*columns, pa.array([str(Reason.LICENCE)] * count, pa.string()), detail], schema=_DROPPED)
 
@@ -262,14 +245,6 @@ def place_of(path: str, base: Path) -> str:
     beside = base / path
     there = beside.exists() or any(base.glob(path))
     return str(beside) if there else path
-
-
-def _file(source: str, name: str, rows: int) -> dict[str, Any]:
-    found: dict[str, Any] = {"source": source, "file": Path(name).name, "rows": rows}
-    if Path(name).is_file():
-        with Path(name).open("rb") as file:
-            found["blake2b"] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    return found
 
 
 def _task_names(leaf: Source, rows: pa.Table, sizes: Mapping[str, int]) -> pa.ChunkedArray:

@@ -8,8 +8,6 @@ packed, with the reason. `manifest.json` is written last: without it the folder 
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,9 +18,11 @@ import pyarrow.compute as pc
 import taskmill
 from taskmill.durable import atomic_write
 from taskmill.errors import InputError, UsageError
+from taskmill.recipes.data_card import card
+from taskmill.recipes.data_folder import begin, finish, own_folder
 from taskmill.recipes.given_tokens import beside_tokens, given_rows, token_batches
 from taskmill.recipes.layouts import has_layout, part_columns
-from taskmill.recipes.mixing import own_folder, source_files, write_card
+from taskmill.recipes.mixing import source_files
 from taskmill.recipes.pack_faults import faults_of, pair_faults, unknown_shares, without
 from taskmill.recipes.session import OnProgress, Progress, ignore
 from taskmill.recipes.tables import is_text, joined, number_rest, read_file, with_ids
@@ -125,7 +125,7 @@ def pack_rows(config: PackConfig, out: str | Path, on_progress: OnProgress | Non
     kept, dropped, wanted = without(faults, rows.lengths, beside.ids)
     if not len(kept):
         raise InputError(_nothing_left(config, wanted))
-    _begin(folder)
+    begin(folder, "pack", also=("shards",))
     make = _make_pairs if config.target_length else _make_rows
     record, manifest = make(config, folder, rows, kept, beside, about)
     unknown = unknown_shares(rows, kept, beside.tasks, about.get("unknown_token_id"))
@@ -142,8 +142,9 @@ def pack_rows(config: PackConfig, out: str | Path, on_progress: OnProgress | Non
         said = f"{share:.3%} of the tokens of {task or 'the rows'} are unknown to {about['tokenizer']}"
         manifest["warnings"].append(f"{said}; take a tokenizer that knows its script")
     shares = [(name, *one.values()) for name, one in manifest["tasks"].items()]
-    write_card(folder, "Packed sequences", ("task", "rows", "tokens", "share"), shares)
-    atomic_write(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    said = card("Packed sequences", ("", ("task", "rows", "tokens", "share"), shares))
+    atomic_write(folder / "README.md", said.encode())
+    finish(folder, manifest)
     report(Progress("pack", beside.rows, beside.rows, whole, len(dropped)))
     return manifest
 
@@ -258,13 +259,6 @@ def _unused(table: pa.Table, layout: str) -> list[str]:
 
 def _ids(table: pa.Table) -> pa.Array:
     return pa.concat_arrays(table["id"].cast(pa.string()).chunks or [pa.array([], pa.string())])
-
-
-def _begin(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").unlink(missing_ok=True)
-    for name in ("data", "shards"):
-        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 # results

@@ -21,11 +21,14 @@ from taskmill.templates.options import Shown, checked, gold_of, show
 from taskmill.templates.schema import Cluster, Template, slots
 from taskmill.templates.sets import DataSet, Unfit, fields_of, ids_of, plain_columns
 
-__all__ = ["Phrasings", "Stock", "Style", "Written", "rows_of", "stock_of", "write"]
+__all__ = ["Phrasings", "Stock", "Style", "Written", "beside_of", "rows_of", "stock_of", "write"]
 
 Array = np.ndarray[Any, Any]
 
 _TEXTS = ("context", "question", "answer", "rationale")
+
+_TOGETHER = 1 << 14
+"""Rows whose texts are Python's at a time (chosen: some tens of MB)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Stock:
     options: list[list[str]]
     gold: list[tuple[int, ...]]
     licences: list[str]
+    languages: list[str]
     unfit: Mapping[int, tuple[Reason, str]]
 
     def fit(self) -> Array:
@@ -44,25 +48,33 @@ class Stock:
         return np.array([i for i in range(len(self.ids)) if i not in self.unfit], np.int64)
 
     def take(self, rows: Array) -> Stock:
-        """Return some rows, all of them fit."""
+        """Return some rows, all of them fit; the stock itself where these are all its rows, in order."""
+        if not self.unfit and np.array_equal(rows, np.arange(len(self.ids))):
+            return self
         at, arrow = rows.tolist(), pa.array(rows)
 
         def some(values: list[Any]) -> list[Any]:
             return [values[i] for i in at]
 
         fields = {role: column.take(arrow) for role, column in self.fields.items()}
-        return Stock(some(self.ids), fields, some(self.options), some(self.gold), some(self.licences), {})
+        told = some(self.licences), some(self.languages)
+        return Stock(some(self.ids), fields, some(self.options), some(self.gold), *told, {})
 
-    def known_by(self, cluster: Cluster) -> Rows:
-        """Return what exemplars are chosen by: ids, keys that are equal for duplicates, and the answers.
+    def known_by(self, cluster: Cluster, *, labels: bool = False) -> Rows:
+        """Return what exemplars are chosen by: ids, keys that are equal for duplicates, answers if `labels`.
 
         A key is what is given, without case and spaces.
         """
-        given = [role for role in self.fields if role not in (cluster.asked, "rationale")]
-        texts = [[" ".join(t.casefold().split()) for t in self.fields[role].to_pylist()] for role in given]
-        keys = [content_id(*one) for one in zip(*texts, strict=True)] if texts else list(self.ids)
-        labels = self.fields["answer"].to_pylist() if "answer" in self.fields else [""] * len(self.ids)
-        return Rows(self.ids, keys, labels)
+        given = [column for role, column in self.fields.items() if role not in (cluster.asked, "rationale")]
+        keys = [] if given else list(self.ids)
+        for start in range(0, len(self.ids) if given else 0, _TOGETHER):
+            texts = (column.slice(start, _TOGETHER).to_pylist() for column in given)
+            for row in zip(*texts, strict=True):
+                keys.append(content_id(*(" ".join(text.casefold().split()) for text in row)))
+        if not labels:
+            return Rows(self.ids, keys)
+        answers = self.fields["answer"].to_pylist() if "answer" in self.fields else [""] * len(self.ids)
+        return Rows(self.ids, keys, answers)
 
 
 class Style(NamedTuple):
@@ -131,7 +143,7 @@ def rows_of(source: str, dataset: DataSet | None) -> pa.Table:
     Raises InputError where the file to join is not there or lacks a row.
     """
     if dataset is None or not (dataset.id or dataset.join):
-        return read_table([source])
+        return read_table([source]).combine_chunks()  # once: the fields are then the same memory
     table = joined({file: read_file(file) for file in table_files(source)})
     if dataset.join:
         table = _with_columns(table, source, dataset)
@@ -142,8 +154,13 @@ def rows_of(source: str, dataset: DataSet | None) -> pa.Table:
     return with_ids(table, source)
 
 
+def beside_of(source: str, dataset: DataSet) -> list[str]:
+    """Return the file whose columns a set takes over, if there is one."""
+    return [str(Path(source).parent / dataset.join["file"])] if dataset.join else []
+
+
 def _with_columns(table: pa.Table, source: str, dataset: DataSet) -> pa.Table:
-    on, path = dataset.join["by"], Path(source).parent / dataset.join["file"]
+    on, path = dataset.join["by"], Path(*beside_of(source, dataset))
     if not path.exists():
         raise InputError(f"{source}: {dataset.name} needs {path.name} beside it; put that file there")
     other = read_file(str(path))
@@ -165,9 +182,9 @@ def stock_of(table: pa.Table, dataset: DataSet, licence: str = "", *, options: b
     ids = [str(one) for one in table["id"].to_pylist()]
     own = licence or dataset.licence
     if columns := plain_columns(table, dataset):
-        return _of_columns(ids, columns, own)
+        return _of_columns(ids, columns, own, dataset.language)
     fields: dict[str, list[str]] = {role: [] for role in _TEXTS if role in dataset.has}
-    stock = Stock(ids, {}, [], [], [], {})
+    stock = Stock(ids, {}, [], [], [], [], {})
     unfit: dict[int, tuple[Reason, str]] = {}
     for i, found in enumerate(fields_of(dataset, table.to_pylist())):
         one: dict[str, Any] = {}
@@ -186,24 +203,32 @@ def stock_of(table: pa.Table, dataset: DataSet, licence: str = "", *, options: b
         stock.options.append(one.get("options", []))
         stock.gold.append(one.get("gold", ()))
         stock.licences.append(str(one.get("licence") or own))
+        stock.languages.append(str(one.get("language") or dataset.language))
     arrow = {role: pa.array(values, pa.string()) for role, values in fields.items()}
-    return Stock(ids, arrow, stock.options, stock.gold, stock.licences, unfit)
+    return Stock(ids, arrow, stock.options, stock.gold, stock.licences, stock.languages, unfit)
 
 
-def _of_columns(ids: list[str], columns: Mapping[str, pa.Array], own: str) -> Stock:
+def _of_columns(ids: list[str], columns: Mapping[str, pa.Array], own: str, language: str) -> Stock:
     """Return rows whose fields are columns of text as they stand."""
     unfit: dict[int, tuple[Reason, str]] = {}
     fields = {}
     for role in columns:
         column = columns[role].fill_null("")
-        if role == "licence":
+        if role in ("licence", "language"):
             continue
-        for row in np.flatnonzero(np.array([not text.strip() for text in column.to_pylist()], np.bool_)):
-            unfit.setdefault(int(row), (Reason.NULL_TEXT, f"the {role} is empty"))
+        for start in range(0, len(column), _TOGETHER):
+            for row, text in enumerate(column.slice(start, _TOGETHER).to_pylist(), start):
+                if not text.strip():
+                    unfit.setdefault(row, (Reason.NULL_TEXT, f"the {role} is empty"))
         fields[role] = column
-    licences = [one or own for one in columns["licence"].to_pylist()] if "licence" in columns else None
     count = len(ids)
-    return Stock(ids, fields, [[]] * count, [()] * count, licences or [own] * count, unfit)
+
+    def stated(role: str, otherwise: str) -> list[str]:
+        values = columns[role].to_pylist() if role in columns else [""] * count
+        return [one or otherwise for one in values]
+
+    told = stated("licence", own), stated("language", language)
+    return Stock(ids, fields, [[]] * count, [()] * count, *told, unfit)
 
 
 def _answered(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,11 +24,13 @@ from taskmill.registry import nearest
 from taskmill.store import parts, read_json
 
 __all__ = [
+    "UNFINISHED",
     "apart",
     "as_one",
     "begin_results",
     "check_out",
     "column",
+    "command_of",
     "end_results",
     "files_of",
     "fitted",
@@ -47,6 +49,8 @@ __all__ = [
     "without_evidence",
 ]
 
+UNFINISHED = ".unfinished.json"
+"""Stands in a folder of results until its manifest does (`data_folder`)."""
 
 # files
 
@@ -54,7 +58,8 @@ __all__ = [
 def table_files(source: str) -> list[str]:
     """Return the files of a source: those of a run's last finished stage, or what a path or glob names.
 
-    A folder that `curate`, `dedup` or `decontaminate` wrote stands for its kept rows.
+    A folder that `curate`, `dedup` or `decontaminate` wrote stands for its kept rows, one that `mix` or
+    `render` wrote for those in `data/`.
     """
     folder = Path(source)
     if (folder / "kept.parquet").exists():
@@ -62,7 +67,11 @@ def table_files(source: str) -> list[str]:
             raise InputError(f"{source} is unfinished (it has no report.json); run its command again first")
         return [str(folder / "kept.parquet")]
     if not (folder / "manifest.json").exists():
+        if (folder / UNFINISHED).exists():
+            raise InputError(f"{source} is unfinished (it has no manifest.json); run its command again first")
         return find_tables([source])
+    if command_of(folder / "manifest.json") in ("mix", "render"):
+        return find_tables([str(folder / "data")])
     stages = [p for p in folder.glob("[0-9]*-*") if (p / "stage.json").exists() and parts(p / "kept")]
     if not stages:
         raise InputError(f"{source} is a run in which no stage is finished; run its command again first")
@@ -334,12 +343,17 @@ def check_out(
     if run is not None:
         raise UsageError(f"--out {path} lies in the run folder {run}; choose a place outside of it")
     if (folder / "report.json").exists():
-        found: Any = read_json(folder / "report.json")
-        whose = found.get("command") if isinstance(found, dict) else None  # another tool's may be a list
+        whose = command_of(folder / "report.json")
         if whose not in (command, *also) or file:
             by = f"of {whose}" if whose else "that no command of this version wrote"
             raise UsageError(f"{folder} holds a report.json {by}; choose another --out")
     return path
+
+
+def command_of(record: Path) -> Any:
+    """Return which command wrote a report, a manifest or a mark; None for another tool's, and for no file."""
+    found: Any = read_json(record)
+    return found.get("command") if isinstance(found, dict) else None
 
 
 def _is_run(folder: Path, out: Path) -> bool:

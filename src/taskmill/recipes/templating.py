@@ -7,30 +7,26 @@ R6 and R8 to R14).
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from taskmill.backends.tokenizer import TextTokenizer, load_text_tokenizer
 from taskmill.config import to_mapping
-from taskmill.durable import Replacing, atomic_write
-from taskmill.errors import UsageError
 from taskmill.ids import content_id
+from taskmill.ingest.fingerprint import fingerprint
 from taskmill.ingest.tokens import count_tokens
 from taskmill.mix import fewshot
-from taskmill.recipes.phrasing import Phrasings, Stock, Style, Written, rows_of, stock_of, write
+from taskmill.recipes.data_folder import file_record
+from taskmill.recipes.phrasing import Phrasings, Stock, Style, Written, beside_of, rows_of, stock_of, write
+from taskmill.recipes.rendered import Faults, Parts, counted, dropped_rows, out_of, total
 from taskmill.recipes.session import OnProgress, Progress, ignore
-from taskmill.recipes.tables import check_out, with_evidence
+from taskmill.recipes.tables import table_files
 from taskmill.recipes.wording import RenderConfig, Words, choice_of, cluster_of, words_of
-from taskmill.record import Reason
-from taskmill.store import write_parquet
 from taskmill.templates.lint import lint
 from taskmill.templates.schema import Cluster, shipped
 from taskmill.templates.sets import DataSet, find, from_columns
@@ -47,6 +43,7 @@ COLUMNS = pa.schema(
         ("source", pa.string()),
         ("upstream_id", pa.string()),
         ("licence", pa.string()),
+        ("language", pa.string()),
         ("template", pa.string()),
         ("style", pa.string()),
         ("shots", pa.int32()),
@@ -65,12 +62,6 @@ COLUMNS = pa.schema(
     ]
 )
 """The columns of rendered rows: what each is of, how it was made, and the text that is learned from."""
-
-
-BATCH = 1 << 15
-"""Rows that are written at a time. Chosen: some hundred MB with five exemplars of 500 words each."""
-
-Faults = dict[int, tuple[Reason, str]]
 
 
 class _Setup(NamedTuple):
@@ -94,31 +85,18 @@ class _Prompts(NamedTuple):
     short: int
 
 
-class _Counts:
-    """What the report says of all rows, counted a batch at a time."""
-
-    def __init__(self) -> None:
-        self.columns = {name: Counter[Any]() for name in ("style", "template", "shots")}
-        self.kept = self.short = self.tokens = self.unknown = 0
-
-    def add(self, part: pa.Table, short: int) -> None:
-        self.kept += len(part)
-        self.short += short
-        for name, counter in self.columns.items():
-            counter.update(part[name].to_pylist())
-
-
 def render(config: RenderConfig, out: str | Path, on_progress: OnProgress | None = None) -> dict[str, Any]:
-    """Write the rows of `config.source` as prompts and completions to `out` (Parquet); return the report.
+    """Write the rows of `config.source` as prompts and completions to `out`; return the report.
 
-    Beside it stand `.dropped.parquet`, rows that cannot be phrased, with the reason, and `.report.json`.
-    Raises UsageError for a style that the set or its templates lack.
+    `out` is FILE.parquet or FILE.jsonl, beside which stand `.dropped.parquet` (rows that cannot be phrased,
+    with the reason) and `.report.json`; or a folder with data/, dropped.parquet, manifest.json and a card.
+    The same call continues what a kill broke off, part by part. Raises UsageError for a style that the set or
+    its templates lack, and for an `out` that is not this command's to write.
     """
     say = on_progress or ignore
-    path = Path(out)
-    if path.suffix != ".parquet":
-        raise UsageError(f"--out {out} must end in .parquet; reports stand beside it")
-    path = check_out(path, [one for one in (config.source, config.pool) if one], "render", file=True)
+    given = [one for one in (config.source, config.pool) if one]
+    files = [file for one in given for file in table_files(one)]
+    path = out_of(out, given, files)
     say(Progress("read rows"))
     setup, table = _setup(config)
     stock = stock_of(table, setup.dataset, config.licence, options=config.options)
@@ -127,20 +105,28 @@ def render(config: RenderConfig, out: str | Path, on_progress: OnProgress | None
     base = fewshot.bases([stock.ids[i] for i in at], config.seed, f"phrasing {config.epoch}")
     rows = Phrasings(at, choice_of(setup.words, base, config.bare), base)
     chosen = _chosen(setup, rows, stock, pool)
-    dropped, counts = dict(stock.unfit), _Counts()
-    path.with_suffix(".report.json").unlink(missing_ok=True)
-    with Replacing(path) as file, pq.ParquetWriter(file, COLUMNS, compression="zstd") as writer:
-        for start in range(0, len(at), BATCH):
-            places = np.arange(start, min(start + BATCH, len(at)))
-            part, short = _part(setup, stock, pool, rows.take(places), chosen[places], dropped)
-            writer.write_table(part)
-            counts.add(part, short)
-            _count_unknown(setup, part, counts)
-            say(Progress("phrase", int(places[-1]) + 1, len(at), counts.kept, len(dropped)))
-    _write_dropped(path, table, dropped)
-    report = _report(setup, counts, dropped, table.num_rows)
-    atomic_write(path.with_suffix(".report.json"), json.dumps(report, indent=1, ensure_ascii=False).encode())
+    records = [file_record(file) for file in (*files, *beside_of(config.source, setup.dataset))]
+    parts = Parts(path, COLUMNS, len(at), _made_of(setup, records))
+    for number, places in parts:
+        dropped: Faults = {}
+        own = np.array(places, np.int64)
+        part, short = _part(setup, stock, pool, rows.take(own), chosen[own], dropped)
+        tokens, unknown = _unknown(setup, part)
+        parts.write(number, part, counted(part, dropped, short=short, tokens=tokens, unknown=unknown))
+        say(Progress("phrase", places.stop, len(at)))
+    counts = total(parts.counts(), stock.unfit)
+    report = _report(setup, counts, table.num_rows, records)
+    parts.finish(report, dropped_rows(table, counts["dropped"]))
     return report
+
+
+def _made_of(setup: _Setup, records: list[dict[str, Any]]) -> Any:
+    """Return what rendered rows follow from, as JSON; None where sources cannot be told from other ones."""
+    if not all("blake2b" in one for one in records):
+        return None  # a dataset of the Hub
+    tokenizer = setup.config.tokenizer
+    own = fingerprint([tokenizer]) if tokenizer and Path(tokenizer).exists() else ""
+    return [to_mapping(setup.config), records, file_record(str(setup.cluster.file)), own]
 
 
 def _setup(config: RenderConfig) -> tuple[_Setup, pa.Table]:
@@ -198,7 +184,9 @@ def _chosen(setup: _Setup, rows: Phrasings, stock: Stock, pool: Stock) -> Array:
     if config.style != "fs":
         return np.empty((len(rows.row), 0), np.int64)
     wanted = fewshot.counts(rows.base, fewshot.distribution(config.shots))
-    asked, others = (one.known_by(setup.cluster) for one in (stock.take(rows.row), pool))
+    queries = stock.take(rows.row)
+    others = pool.known_by(setup.cluster, labels=config.balance)
+    asked = others if queries is pool else queries.known_by(setup.cluster)
     return fewshot.choose(asked, others, wanted, config.seed, balance=config.balance, epoch=config.epoch)
 
 
@@ -268,6 +256,7 @@ def _table(setup: _Setup, stock: Stock, rows: Phrasings, written: Written, made:
         "source": [Path(config.source).name] * count,
         "upstream_id": upstream,
         "licence": [stock.licences[i] for i in rows.row],
+        "language": [stock.languages[i] for i in rows.row],
         "template": [versions[i] for i in rows.template],
         "style": [_style_name(config, n) for n in shots],
         "shots": shots,
@@ -289,53 +278,39 @@ def _table(setup: _Setup, stock: Stock, rows: Phrasings, written: Written, made:
     return pa.table(arrays, schema=COLUMNS)
 
 
-def _write_dropped(path: Path, table: pa.Table, dropped: Mapping[int, tuple[Reason, str]]) -> None:
-    at = sorted(dropped)
-    verdict = {
-        "filter": pa.array(["render"] * len(at), pa.string()),
-        "reason": pa.array([str(dropped[i][0]) for i in at], pa.string()),
-        "detail": pa.array([dropped[i][1] for i in at], pa.string()),
-        "score": pa.nulls(len(at), pa.float64()),
-    }
-    rows = table.take(pa.array(at, pa.int64()))
-    write_parquet(path.with_suffix(".dropped.parquet"), with_evidence(rows, verdict))
-
-
-def _count_unknown(setup: _Setup, part: pa.Table, counts: _Counts) -> None:
-    """Count the tokens of prompts and completions, and those that the tokenizer does not know."""
+def _unknown(setup: _Setup, part: pa.Table) -> tuple[int, int]:
+    """Return the tokens of prompts and completions, and how many of them the tokenizer does not know."""
     if setup.tokenizer is None:
-        return
+        return 0, 0
     ids, _ = setup.tokenizer.encode([*part["prompt"].to_pylist(), *part["completion"].to_pylist()])
     mark = setup.tokenizer.special_tokens.get("unk_token")
     # Of byte-level vocabularies the mark is often the end token, which no text becomes.
     unknown, _ = setup.tokenizer.encode([mark] if mark else [])
-    counts.tokens += len(ids)
-    counts.unknown += int((ids == unknown[0]).sum()) if len(unknown) == 1 else 0
+    return len(ids), int((ids == unknown[0]).sum()) if len(unknown) == 1 else 0
 
 
-def _report(setup: _Setup, counts: _Counts, dropped: Faults, rows: int) -> dict[str, Any]:
-    reasons = Counter(str(reason) for reason, _ in dropped.values())
+def _report(
+    setup: _Setup, counts: dict[str, Any], rows: int, records: list[dict[str, Any]]
+) -> dict[str, Any]:
+    reasons = Counter(str(reason) for reason, _ in counts["dropped"].values())
     source, tokenizer = setup.config.source, setup.tokenizer
-    warnings = [] if counts.kept else [f"no row of {source} can be phrased; see the dropped rows"]
+    warnings = [] if counts["kept"] else [f"no row of {source} can be phrased; see the dropped rows"]
     if Path(setup.cluster.file).parent != shipped():
         warnings += [str(fault) for fault in lint(setup.cluster.file)]
-    unknown = counts.unknown / max(1, counts.tokens) if tokenizer else None
+    unknown = counts["unknown"] / max(1, counts["tokens"]) if tokenizer else None
     if unknown and tokenizer:
         share = f"{unknown:.3%} of the tokens of {setup.dataset.name} are unknown to {tokenizer.name}"
         warnings.append(f"{share}; take a tokenizer that knows its script")
-    styles, templates, shots = (
-        {str(value): n for value, n in sorted(counter.items())} for counter in counts.columns.values()
-    )
+    by = ("styles", "templates", "shots", "licences", "languages", "categories")
     return {
         "command": "render",
         "config": to_mapping(setup.config),
         "set": setup.dataset.name,
         "cluster": setup.cluster.name,
-        "funnel": {"in": rows, "kept": counts.kept, "dropped": dict(sorted(reasons.items()))},
-        "styles": styles,
-        "templates": templates,
-        "shots": shots,
-        "fallback_to_zero_shot": counts.short,
+        "funnel": {"in": rows, "kept": counts["kept"], "dropped": dict(sorted(reasons.items()))},
+        **{name: counts[name] for name in by},
+        "fallback_to_zero_shot": counts["short"],
         "unknown_tokens": unknown,
+        "files": records,
         "warnings": warnings,
     }

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DataSet", "Unfit", "declared", "fields_of", "find", "from_columns", "ids_of", "plain_columns"]
 
-_ROLES = (*ROLES, "gold", "licence")
+_ROLES = (*ROLES, "gold", "licence", "language")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _LABELLED = re.compile(r"^\s*\(?[A-Ea-e1-5]\)?[).:]\s*|^\s*\([A-E]\)\s*")
 
@@ -37,6 +37,8 @@ class DataSet:
     fields: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     licence: str = ""
+    language: str = ""
+    """Code of the language of all rows, where no field says that of each."""
     where: str = ""
     id: str = ""
     """Expression for the id of a row, where the column `id` is not one; "number": rows are numbered."""
@@ -64,7 +66,7 @@ def declared() -> Mapping[str, DataSet]:
     found = {}
     for entry in entries:
         lists = {key: tuple(entry[key]) for key in ("files", "clusters")}
-        found[entry["name"]] = DataSet(**{**entry, **lists})
+        found[entry["name"]] = DataSet(**{"language": "en", **entry, **lists})
     return found
 
 
@@ -169,7 +171,7 @@ def _typed(found: dict[str, Any]) -> dict[str, Any]:
             if not all(isinstance(p, int) and not isinstance(p, bool) for p in places):
                 raise Unfit(f"the place of the right option is {value!r}, no number", Reason.BAD_OPTIONS)
             typed[role] = places
-        elif role == "licence":
+        elif role in ("licence", "language"):
             typed[role] = "" if value is None else str(value)
         elif role == "answer" and isinstance(value, list):
             typed[role] = [_text(role, v) for v in value]
