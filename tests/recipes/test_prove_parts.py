@@ -166,6 +166,25 @@ def test_the_verdict_follows_the_intervals(ours, base, items, word):
     assert said.startswith(f"ours {word} here: token F1 0.")
 
 
+@pytest.mark.parametrize(
+    ("ours", "base", "word", "what"),
+    [
+        (0.0, 0.0, "undecided", "undecided against none (+0.000, the same in every resample)"),
+        (1.0, 0.0, "helps", "better than none (+1.000, the same in every resample)"),
+    ],
+)
+def test_an_interval_without_width_is_said_in_words(ours, base, word, what):
+    found = scores({"none": marks(base, 1, 40), "ours": marks(ours, 3, 40)}, 3, 0, "x")
+    state, said = verdict_of(found, 0.02, 0.95, "token F1")
+    assert state == word
+    assert said == f"ours {word}: token F1 {ours:.3f} (every answer marked alike); {what}; intervals at 95 %."
+
+
+@pytest.mark.parametrize("task", sorted(prompts()))
+def test_all_wordings_begin_with_the_passage(task):
+    assert all(wording.startswith("{{context}}\n") for wording in prompts()[task])
+
+
 def test_an_effect_is_what_the_candidate_has_over_the_others():
     arms = ["none", "random", "B", "tapt", "ours-unfiltered", "ours", "A", "ours+replay"]
     lines = effects({arm: np.zeros(3) for arm in arms}, 0.95)

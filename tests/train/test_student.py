@@ -2,15 +2,19 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from taskmill.errors import InputError
 from taskmill.record import Document, Example
 from taskmill.tasks import get
 from taskmill.train import TrainConfig
+from taskmill.train.answers import likelihoods, prompt, written
+from taskmill.train.encode import Encoded
+from taskmill.train.loss import Supervised
 from taskmill.train.rows import tapt_rows
 from taskmill.train.student import Item, Student, grade, metric
-from taskmill.train.tree import pad
+from taskmill.train.tree import trees
 
 YES_NO = ("yes", "no", "not at all")
 
@@ -54,30 +58,79 @@ def test_the_likeliest_choice_is_chosen(folder, tokenizer, tmp_path, norm):
     assert set(outcome.answers) <= set(YES_NO)
 
 
-def test_the_prompt_of_an_items_choices_is_read_once(folder, tmp_path, monkeypatch):
-    from taskmill.train import student as module
+def test_prompts_that_begin_alike_are_read_once_and_answered_as_alone(folder, tmp_path, monkeypatch):
+    read, logits = [], Supervised.logits
 
-    laid_out = []
-    monkeypatch.setattr(module, "pad", lambda found, *rest: laid_out.append(found) or pad(found, *rest))
+    def counted(self, batch, *rest):
+        read.append(batch.ids.numel())
+        return logits(self, batch, *rest)
+
+    monkeypatch.setattr(Supervised, "logits", counted)
     choices = (*YES_NO, "x" * 20, "")
-    items = [Item(replace(example(i), instruction="river " * (20 + i) + "?"), choices) for i in (0, 4, 1)]
-    answers = {}
+    wordings = ["{{context}} what?", "{{context}}\nso?", "{{context}} is it 3?", "now {{context}}"]
+    asked = [
+        replace(example(i), context=f"{i} " + "river stone " * (4 + i), instruction=wording)
+        for i in (0, 3, 1)
+        for wording in wordings
+    ]
+    items = [item for e in asked for item in (Item(e), Item(e, choices))]
+    answers, tokens = {}, {}
     for prefix in ("shared", "own"):
-        laid_out.clear()
-        student = Student(TrainConfig(base=str(folder), prefix=prefix))
+        student = Student(TrainConfig(base=str(folder), prefix=prefix), max_new_tokens=8)
+        student.learn([], items, 0, 1.0, tmp_path / "none")  # tries what the model takes
+        read.clear()
         answers[prefix] = student.learn([], items, 0, 1.0, tmp_path / "none").answers
-        assert [len(found) for found in laid_out] == [1 if prefix == "shared" else len(choices)] * 3
+        tokens[prefix] = sum(read)
     assert answers["shared"] == answers["own"]
+    assert tokens["shared"] < tokens["own"] / 2
 
 
-def test_free_answers_are_greedy_whatever_stands_beside_them(folder, tokenizer, student, tmp_path):
+def test_what_is_written_and_how_likely_ends_are_is_that_of_one_pass_without_a_cache(folder):
     import torch
     import transformers
 
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    supervised = Supervised(model, model.get_output_embeddings(), torch)
+    ids = np.random.default_rng(0).integers(6, 60, (7, 60)).astype(np.uint32)
+    ids[:3, :30], ids[3:5, :40] = ids[0, :30], ids[3, :40]
+    rows = [prompt(Encoded(line[: 45 + 2 * i], 44 + 2 * i, group=str(i > 2))) for i, line in enumerate(ids)]
+    found = list(trees(rows, 200))
+    assert sorted(len(tree.rows) for tree in found) == [1, 1, 2, 3]
+
+    def alone(row, more):
+        with torch.no_grad():
+            logits = model(torch.tensor([[*row.ids.tolist(), *more]])).logits[0]
+        return torch.log_softmax(logits, dim=-1)
+
+    first = {int(alone(row, [])[-1].argmax()) for row in rows}
+    for stops in (set(), {min(first)}):
+        with torch.no_grad():
+            texts = written(supervised, found, transformers.DynamicCache(), "cpu", stops, 6)
+        for tree, own in zip(found, texts, strict=True):
+            for row, text in zip(tree.rows, own, strict=True):
+                expected = []
+                while len(expected) < 6 and (token := int(alone(row, expected)[-1].argmax())) not in stops:
+                    expected.append(token)
+                assert text == expected
+    ends = [[[[5], [7, 8, 9], [7, 8]][: 1 + n] for n in range(len(tree.rows))] for tree in found]
+    with torch.no_grad():
+        scored = likelihoods(supervised, found, transformers.DynamicCache(), "cpu", ends)
+    for tree, own, likely in zip(found, ends, scored, strict=True):
+        for row, mine, parts in zip(tree.rows, own, likely, strict=True):
+            for end, part in zip(mine, parts, strict=True):
+                logprobs = alone(row, end)[len(row.ids) - 1 : -1]
+                expected = logprobs[range(len(end)), end]
+                assert torch.allclose(part, expected, atol=1e-5)
+
+
+def test_free_answers_are_greedy_whatever_stands_beside_them(folder, tokenizer, student, tmp_path):
     items = [Item(replace(example(i), instruction="river " * i + "stone?")) for i in range(1, 12)]
     outcome = student.learn([], items, 0, 1.0, tmp_path / "none")
     alone = [student.learn([], [item], 0, 1.0, tmp_path / "none").answers[0] for item in items]
     assert outcome.answers == alone
+    import torch
+    import transformers
+
     model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")}
     for item, answer in zip(items[:3], outcome.answers, strict=False):

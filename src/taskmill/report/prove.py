@@ -107,9 +107,11 @@ def _target(
 def _figures(record: Mapping[str, Any]) -> list[dict[str, str]]:
     result, config = record["result"], record["config"]
     found = []
-    for arm, line in result["arms"].items():
-        low, high = line["interval"]
-        found.append({"label": arm, "value": f"{line['score']:.3f}", "note": f"{low:.3f} – {high:.3f}"})
+    # The page sets off its first figure: the arm that the verdict is about.
+    for arm in sorted(result["arms"], key=lambda arm: not result["verdict"].startswith(f"{arm} ")):
+        score, (low, high) = result["arms"][arm]["score"], result["arms"][arm]["interval"]
+        note = f"{low:.3f} – {high:.3f}" if low < high else "no spread"
+        found.append({"label": arm, "value": f"{score:.3f}", "note": note})
     questions = sum(one["questions"] for one in record["details"].values())
     wordings = max(plan["wordings"] for plan in record["targets"].values())
     read = max(line["read"] for one in record["details"].values() for line in one["learned"].values())

@@ -38,8 +38,11 @@ class Supervised:
         finally:
             self._wanted = None
 
-    def logits(self, batch: Batch) -> Any:
-        """Return the logits [supervised tokens, vocabulary] of what predicts them, row by row."""
+    def logits(self, batch: Batch, cache: Any = None) -> Any:
+        """Return the logits [supervised tokens, vocabulary] of what predicts them, row by row.
+
+        `cache`: keys and values of what was read before the batch, to which the batch's own are added.
+        """
         laid_out = {}
         if batch.mask is not None:
             kind = self._model.dtype
@@ -49,7 +52,8 @@ class Supervised:
                 "attention_mask": batch.mask.clamp(min=lowest).to(kind),
             }
         with self._only(batch.wanted):
-            return self._model(input_ids=batch.ids, use_cache=False, **laid_out).logits
+            kept = {"use_cache": cache is not None, "past_key_values": cache}
+            return self._model(input_ids=batch.ids, **kept, **laid_out).logits
 
     def loss(self, batch: Batch) -> Any:
         """Return the summed cross-entropy (nats, fp32) of the batch's supervised tokens."""

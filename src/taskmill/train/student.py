@@ -9,10 +9,11 @@ A row may also be a document: it is read word by word, as in task-adaptive pre-t
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -27,6 +28,7 @@ from taskmill.record import Document, Example
 from taskmill.tasks import TaskType, get
 from taskmill.tasks.metrics import squad_f1
 from taskmill.train import arithmetic
+from taskmill.train.answers import batches, likelihoods, prompt, written
 from taskmill.train.base import (
     adapter_digest,
     find,
@@ -39,23 +41,22 @@ from taskmill.train.config import TrainConfig
 from taskmill.train.encode import Encoded, Encoder
 from taskmill.train.loop import OnStep, train
 from taskmill.train.loss import Supervised
-from taskmill.train.prefix import lay_out
+from taskmill.train.memory import reused_memory
+from taskmill.train.prefix import forbidden, lay_out
 from taskmill.train.rows import TrainRow, student_rows, tapt_rows
 from taskmill.train.tree import Tree, pad, trees
 
 __all__ = ["Item", "Outcome", "Student", "grade", "metric"]
 
-FORMAT = "2"
+FORMAT = "3"
 """Enters a student's name; raised when the way it learns, answers or is graded changes."""
-
-TOGETHER = 32
-"""Answers written side by side at most (chosen: a step reads all weights once, for one answer or many)."""
-
-TOGETHER_TOKENS = 8192
-"""Tokens of their prompts at most, padding included (chosen: under 1 GB of keys and values, small models)."""
 
 _ELSEWHERE = ("base", "init_adapter", "seed", "checkpoint_minutes", "evaluations", "valid_share")
 """Settings that do not enter a student's name: held in another form there, without effect, or not used."""
+
+
+Ending = tuple[int, int, Encoded]
+"""(number of an item, number of one of its choices, the row of both)."""
 
 
 class Item(NamedTuple):
@@ -202,7 +203,7 @@ class Student:
     def _asked(self, folder: Path | None, items: Sequence[Item], texts: Sequence[str]) -> Outcome:
         """Answer and grade the items, and take the loss of the texts, with what was trained in a folder."""
         begun = time.monotonic()
-        with self._ready(folder) as model:
+        with reused_memory(), self._ready(folder) as model:
             asked = time.monotonic()
             supervised = Supervised(model, model.get_output_embeddings(), packages()[0])
             answers = self._answers(model, supervised, items)
@@ -234,12 +235,15 @@ class Student:
     def _answers(self, model: Any, supervised: Supervised, items: Sequence[Item]) -> list[str]:
         torch, _, _ = packages()
         free = [i for i, item in enumerate(items) if not item.choices]
+        closed = [i for i, item in enumerate(items) if item.choices]
+        found = [""] * len(items)
         with torch.no_grad():
-            written = dict(zip(free, self._written(model, [items[i] for i in free]), strict=True))
-            return [
-                self._chosen(model, supervised, item) if item.choices else written[i]
-                for i, item in enumerate(items)
-            ]
+            for part, answered in ((free, self._written), (closed, self._chosen)):
+                for i, answer in zip(
+                    part, answered(model, supervised, [items[i] for i in part]), strict=True
+                ):
+                    found[i] = answer
+        return found
 
     @contextmanager
     def _ready(self, folder: Path | None) -> Iterator[Any]:
@@ -274,47 +278,103 @@ class Student:
                 for parameter, value in before:
                     parameter.copy_(value)
 
-    def _chosen(self, model: Any, supervised: Supervised, item: Item) -> str:
-        """Return the likeliest choice, the first of equal ones. One that is too long cannot be chosen."""
-        torch, _, _ = packages()
-        encoded = [(c, self._encoded(replace(item.example, response=c))) for c in item.choices]
-        rows = [(choice, row) for choice, row in encoded if row is not None]
-        if not rows:
-            return item.choices[0]
-        batch = pad(self._side_by_side(model, supervised, [row for _, row in rows]), torch, model.device)
+    def _chosen(self, model: Any, supervised: Supervised, items: Sequence[Item]) -> list[str]:
+        """Return each item's likeliest choice, the first of equal ones. One that is too long is never chosen.
+
+        A prompt is read once for all its choices, and for all that begin alike, if the model takes that.
+        """
+        prompts: dict[bytes, Encoded] = {}
+        ends: dict[bytes, list[Ending]] = {}
+        for i, item in enumerate(items):
+            for number, choice in enumerate(item.choices):
+                row = self._encoded(replace(item.example, response=choice))
+                if row is not None:
+                    own = prompt(row)
+                    key = own.group.encode() + own.ids.tobytes()
+                    prompts.setdefault(key, own)
+                    ends.setdefault(key, []).append((i, number, row))
+        best: list[tuple[float, int]] = [(math.inf, 0)] * len(items)
+        asked = [(own, ends[key]) for key, own in prompts.items()]
+        for i, number, losses in self._scored(model, supervised, asked):
+            best[i] = min(best[i], (float(losses.mean() if self.norm == "mean" else losses.sum()), number))
+        return [item.choices[number] for item, (_, number) in zip(items, best, strict=True)]
+
+    def _scored(
+        self, model: Any, supervised: Supervised, asked: Sequence[tuple[Encoded, list[Ending]]]
+    ) -> Iterator[tuple[int, int, Any]]:
+        """Yield (item, number of its choice, losses of the choice's tokens) of prompts with their ends."""
+        found = self._together(model, supervised, [own for own, _ in asked])
+        if found is None:
+            for _, ends in asked:
+                yield from ((i, number, self._losses(supervised, row, model)) for i, number, row in ends)
+            return
+        behind = {id(own): ends for own, ends in asked}
+        for batch in batches(found):
+            part = [found[i] for i in batch]
+            ends_of = [[behind[id(row)] for row in tree.rows] for tree in part]
+            tokens = [[[row.ids[row.start :].tolist() for _, _, row in e] for e in tree] for tree in ends_of]
+            scored = likelihoods(supervised, part, self._cache(), model.device, tokens)
+            for tree, of_tree in zip(ends_of, scored, strict=True):
+                for ends, likely in zip(tree, of_tree, strict=True):
+                    for (i, number, _), one in zip(ends, likely, strict=True):
+                        yield i, number, -one
+
+    def _losses(self, supervised: Supervised, row: Encoded, model: Any) -> Any:
+        """Return the loss of each token of a row's completion, the row read by itself."""
+        batch = pad([Tree((row,))], supervised.torch, model.device)
         targets = batch.ids.roll(-1, dims=1)[batch.wanted]
         logits = supervised.logits(batch).float()
-        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-        parts = losses.split([row.supervised for _, row in rows])
-        sums = [float(p.mean() if self.norm == "mean" else p.sum()) for p in parts]
-        return min(zip(sums, range(len(rows)), rows, strict=True))[2][0]
+        return supervised.torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
-    def _side_by_side(self, model: Any, supervised: Supervised, rows: Sequence[Encoded]) -> list[Tree]:
-        """Return an item's choices behind one prompt read once, if the model takes that; else one by one.
+    def _cache(self) -> Any:
+        _, hf, _ = packages()
+        return hf.DynamicCache()
 
-        Whether it does is told as in training, at each longer item: by rule, then by trying.
+    def _together(self, model: Any, supervised: Supervised, rows: Sequence[Encoded]) -> list[Tree] | None:
+        """Return prompts as trees, or None for a model that must read each by itself.
+
+        Which it is is told as in training, at each longer tree: by rule, then by trying.
         """
-        longest, apart = sum(len(row.ids) for row in rows), [Tree((row,)) for row in rows]
-        rows = [replace(row, group="") for row in rows]
-        together = list(trees(rows, longest))
-        if not any(tree.shared for tree in together):
-            return apart
-        if longest > self._tried:
+        longest = self.config.max_length
+        found = list(trees(rows, longest))
+        largest = max(found, key=len, default=None)
+        if largest is not None and len(largest) > self._tried:
+            tried = largest.rows if len(largest.rows) > 1 else (largest.rows[0],) * 2
             kind = "bf16" if model.dtype.itemsize < 4 else "fp32"
-            found = lay_out(rows, [], model, supervised, self.config.prefix, longest, kind)
-            self._tried, self._shares = longest, found.prefix == "shared"
-        return together if self._shares else apart
+            laid_out = lay_out(tried, [], model, supervised, self.config.prefix, 2 * longest, kind)
+            ruled_out = forbidden(model, longest + self.max_new_tokens)
+            self._tried, self._shares = len(largest), laid_out.prefix == "shared" and not ruled_out
+        return found if self._shares else None
 
     def _encoded(self, example: Example) -> Encoded | None:
         encoder = Encoder(self._tokenizer, self.config.max_length)
         return next(encoder.encode(self._rows([example])), None)
 
-    def _written(self, model: Any, items: Sequence[Item]) -> list[str]:
+    def _written(self, model: Any, supervised: Supervised, items: Sequence[Item]) -> list[str]:
         """Return what the student writes behind each prompt, greedily, up to where its answers end."""
-        torch, hf, _ = packages()
         rows = [self._encoded(item.example) for item in items]
         special, end = set(self._tokenizer.all_special_ids), self._tokenizer.eos_token_id
         stops = {int(row.ids[-1]) for row in rows if row is not None} & special | ({end} - {None})
+        asked = {i: prompt(row) for i, row in enumerate(rows) if row is not None}
+        texts = [""] * len(items)
+        found = self._together(model, supervised, list(asked.values()))
+        if found is None:
+            ids = self._generated(model, [row.ids for row in asked.values()], stops)
+            for i, text in zip(asked, ids, strict=True):
+                texts[i] = self._tokenizer.decode(text, skip_special_tokens=True).strip()
+            return texts
+        places = {id(row): i for i, row in asked.items()}
+        for batch in batches(found):
+            own = [found[i] for i in batch]
+            tokens = written(supervised, own, self._cache(), model.device, stops, self.max_new_tokens)
+            for tree, of_tree in zip(own, tokens, strict=True):
+                for row, text in zip(tree.rows, of_tree, strict=True):
+                    texts[places[id(row)]] = self._tokenizer.decode(text, skip_special_tokens=True).strip()
+        return texts
+
+    def _generated(self, model: Any, prompts: Sequence[Any], stops: Collection[int]) -> list[list[int]]:
+        """Return what the model's own generation writes, for models whose prompts are read one by one."""
+        torch, hf, _ = packages()
         settings = hf.GenerationConfig(
             do_sample=False,
             max_new_tokens=self.max_new_tokens,
@@ -322,37 +382,9 @@ class Student:
             pad_token_id=min(stops, default=0),
             use_cache=True,
         )
-        found = [""] * len(items)
-        order = sorted(
-            (i for i, row in enumerate(rows) if row is not None), key=lambda i: (_start(rows[i]), i)
-        )
-        for batch in _batches(order, [_start(row) for row in rows]):
-            longest = _start(rows[batch[-1]])
-            ids = torch.zeros((len(batch), longest), dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for place, i in enumerate(batch):  # padded on the left: all answers begin in one column
-                prompt = rows[i].ids[: rows[i].start].astype("int64")  # type: ignore[union-attr]
-                ids[place, longest - len(prompt) :] = torch.from_numpy(prompt)
-                mask[place, longest - len(prompt) :] = 1
-            asked = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
-            out = model.generate(**asked, generation_config=settings)
-            texts = self._tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
-            for i, text in zip(batch, texts, strict=True):
-                found[i] = text.strip()
+        found: list[list[int]] = [[] for _ in prompts]
+        for i, ids in enumerate(prompts):
+            given = torch.from_numpy(ids.astype("int64"))[None].to(model.device)
+            out = model.generate(input_ids=given, attention_mask=given * 0 + 1, generation_config=settings)
+            found[i] = out[0, len(ids) :].tolist()
         return found
-
-
-def _start(row: Encoded | None) -> int:
-    return row.start if row is not None else 0
-
-
-def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Cut indices, sorted by length, into batches of at most TOGETHER prompts and TOGETHER_TOKENS tokens."""
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) == TOGETHER or (len(batch) + 1) * lengths[i] > TOGETHER_TOKENS):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch

@@ -130,7 +130,8 @@ def verdict_of(
     """Return (helps, does not help or undecided; the verdict in plain words) of the first arm.
 
     It helps if its interval over every baseline (none, tapt, random; else over every other arm) is above 0;
-    it does not if one of them ends below `gain`.
+    it does not if one of them ends below `gain`. An interval without width over equal scores decides nothing:
+    no resample of answers that are all marked alike can differ.
     """
     arms = ranked(list(found))
     first, others = arms[0], arms[1:]
@@ -140,11 +141,13 @@ def verdict_of(
     parts, states = [], []
     for other in others:
         delta, (low, high) = shown(found[first] - found[other], confidence)
-        state = "better" if low > 0 else "worse" if high < 0 else "no gain" if high < gain else "undecided"
+        no_gain = low < high < gain
+        state = "better" if low > 0 else "worse" if high < 0 else "no gain" if no_gain else "undecided"
         if other in against:
             states.append(state)
         parts.append(f"{state} than {other}" if state in ("better", "worse") else f"{state} against {other}")
-        parts[-1] += f" ({delta:+.3f}, interval {low:+.3f} to {high:+.3f})"
+        spread = f"interval {low:+.3f} to {high:+.3f}" if low < high else "the same in every resample"
+        parts[-1] += f" ({delta:+.3f}, {spread})"
     if all(state == "better" for state in states):
         word = "helps"
     elif any(state in ("worse", "no gain") for state in states):
@@ -152,5 +155,6 @@ def verdict_of(
     else:
         word = "undecided"
     score, (low, high) = shown(found[first], confidence)
-    head = f"{first} {word}{about}: {metric} {score:.3f} ({low:.3f} to {high:.3f})"
+    spread = f"{low:.3f} to {high:.3f}" if low < high else "every answer marked alike"
+    head = f"{first} {word}{about}: {metric} {score:.3f} ({spread})"
     return word, f"{head}; {', '.join(parts)}; intervals at {100 * confidence:g} %."
