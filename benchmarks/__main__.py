@@ -14,6 +14,7 @@ NAMES = ("orchestration", "generation", "million", "decontaminate", "dsir", "tem
 OF_CHOICE = ("dedup", "selection", "speed")  # each wants a word that says what, or results of the others
 NEED_DATA = (
     "synthesizer",
+    "own_synthesizer",
     "upstream",
     "verify",
     "language",

@@ -94,6 +94,8 @@ class Caller:
 def _expected(request: Request) -> tuple[int, int]:
     """Return about how many tokens a call may take: three bytes a token, and the longest reply allowed."""
     length = len(request.prompt) + sum(len(content) for _, content in request.messages)
+    if not request.sampling.max_tokens:  # choices to weigh: a server reads the prompt anew for each
+        length = sum(length + len(choice) for choice in request.sampling.choices)
     return length // 3 + 8, request.sampling.max_tokens
 
 

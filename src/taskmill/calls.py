@@ -38,7 +38,8 @@ class Sampling:
     reply is the JSON list of all choices' log-likelihoods where the backend can tell.
 
     `grammar`, where given, is what the reply has to follow where the backend can see to it: EBNF in the
-    dialect of llama.cpp and XGrammar (GBNF). Other backends write freely, and the task's checks decide.
+    dialect of llama.cpp and XGrammar (GBNF). `schema` is the same rule as a JSON schema, as text, for servers
+    that take one. Other backends write freely, and the task's checks decide.
 
     Defaults: top_p 0.95, temperature 0.5, 256 new tokens (Bonito's model card).
     """
@@ -51,6 +52,7 @@ class Sampling:
     choices: tuple[str, ...] = ()
     weighed: bool = False
     grammar: str = ""
+    schema: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +129,14 @@ class Scores:
 
     `logprobs` holds, for each choice, the sum of the natural logarithms of its tokens' probabilities given
     the prompt (at temperature 1); `tokens` counts them. Both are empty if `error` says why there are none.
+    `usage` are the prompt and completion tokens a server charges for, None of an engine in this process.
     """
 
     key: str
     logprobs: tuple[float, ...] = ()
     tokens: tuple[int, ...] = ()
     error: str = ""
+    usage: tuple[int, int] | None = None
 
 
 class Scorer(Protocol):
@@ -158,7 +162,8 @@ def key_of(model: str, prompt: str, messages: tuple[Message, ...], s: Sampling, 
     settings = f"{s.temperature!r} {s.top_p!r} {s.max_tokens} {s.seed} {sample}"
     closed = ("weighed" if s.weighed else "choices", *s.choices) if s.choices else ()
     ruled = ("grammar", s.grammar) if s.grammar else ()
-    return content_id(model, settings, "\x1f".join(s.stop), prompt, *turns, *closed, *ruled)
+    shaped = ("schema", s.schema) if s.schema else ()
+    return content_id(model, settings, "\x1f".join(s.stop), prompt, *turns, *closed, *ruled, *shaped)
 
 
 def request(

@@ -350,7 +350,7 @@ def show_evaluation(results: Mapping[str, Any], out: Path | None) -> None:
 
 def show_comparison(compared: Mapping[str, Any]) -> None:
     """Print how the second run differs from the first in each suite, in points of 100: accuracy, then F1."""
-    lines = {}
+    lines: dict[str, Any] = {}
     for name, own in compared["suites"].items():
         lines |= {name: own, **{f"{name}, {mark}": own[mark] for mark in ("f1", "rouge_l") if mark in own}}
     _show_differences("suite", lines)

@@ -157,7 +157,8 @@ def test_failed_calls_are_in_no_average_and_are_asked_again(sums, backend, tmp_p
 def test_wordings_give_mean_worst_and_spread(sums, backend, tmp_path):
     results = evaluate(config(sums, phrasings=2), tmp_path / "out")
     assert results["suites"]["gsm8k"]["robustness"] == {
-        "phrasings": 2, "each": [0.75, 0.75], "mean": 0.75, "worst": 0.75, "spread": 0.0}  # fmt: skip
+        "mark": "accuracy", "phrasings": 2, "each": [0.75, 0.75], "mean": 0.75, "worst": 0.75, "spread": 0.0,
+    }  # fmt: skip
     assert backend.calls == 16
     with pytest.raises(UsageError, match="has 3 wordings"):
         evaluate(config(sums, phrasings=4), tmp_path / "more")

@@ -74,7 +74,7 @@ def test_every_ending_of_a_rationale_is_read(ending, kind, behind):
         ("B. blue", "letter", LETTER, "(B)", "start"),
         ("(B) blue\nbecause", "letter", LETTER, "(B)", "start"),
         ("I would say it is (C), all told.", "letter", LETTER, "(C)", "only letter"),
-        ("(A) or (C)?", "letter", LETTER, "(A)", "start"),
+        ("(A) or (C)?", "letter", LETTER, "", ""),
         ("It is (A) or (C)?", "letter", LETTER, "", ""),
         ("Blue", "letter", LETTER, "(B)", "whole"),
         ("A dog barks at it.", "letter", LETTER, "", ""),

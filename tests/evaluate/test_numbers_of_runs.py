@@ -192,6 +192,15 @@ def test_an_average_of_nothing_but_wrong_answers_has_an_interval():
     assert found.high > 0.1
 
 
+@pytest.mark.parametrize("mark", [0.0, 1.0])
+def test_no_number_of_tasks_makes_an_interval_empty(mark):
+    for tasks in (1, 3, 7, 27, 57):  # the shares of some add up to a little under 1
+        values = {str(i): [mark] * 20 for i in range(tasks)}
+        found = bootstrap(values, dict.fromkeys(values, 1 / tasks), confidence=0.95, seed=0)
+        expected = of_task([mark] * 20 * tasks, confidence=0.95, seed=0, name="all")
+        assert found == pytest.approx(expected, abs=1e-9)
+
+
 def test_one_tasks_interval_is_wilsons():
     found = of_task([1.0] * 10, confidence=0.95, seed=0, name="t")  # 10 of 10: Newcombe 1998 gives 0.7225
     assert found.low == pytest.approx(0.7225, abs=5e-5)

@@ -172,6 +172,37 @@ def test_a_benchmark_in_a_file_for_english_and_one_for_the_rest_is_read_whole(tm
     assert len(bench.files) == 2
 
 
+def test_a_solved_question_is_of_the_language_and_of_another_passage(tmp_path):
+    rows = [
+        {"lang": lang, "id": f"{lang}{at}", "context": f"c{at // 2} {lang}", "question": f"q{at} {lang}",
+         "answers": [f"a{at} {lang}"]}
+        for lang in ("de", "fi") for at in range(6)
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "xquad.parquet")
+    bench = load(get("xquad"), str(tmp_path))
+    assert bench.suite.k == 1
+    for item in bench.items:
+        (shot,) = bench.before(item, 1)
+        assert shot.fields["context"].endswith(item.task)
+        assert shot.fields["context"] != item.fields["context"]
+        text = prompt(bench.suite.prompt).render(item, [shot])
+        assert text.index(shot.fields["answer"]) < text.index(item.fields["question"])
+    train = [{**row, "context": "other " + row["context"]} for row in rows]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "tydiqa_goldp.parquet")
+    pq.write_table(pa.Table.from_pylist(train), tmp_path / "tydiqa_goldp_train.parquet")
+    bench = load(get("tydiqa"), str(tmp_path))
+    assert all(bench.before(item, 1)[0].fields["context"].startswith("other") for item in bench.items)
+
+
+def test_the_answer_among_choices_may_be_a_letter():
+    (item,) = get("choice").read("a", [{"question": "q", "options": ["x", "y"], "answer": "(B)"}], [])
+    assert (item.gold, item.targets) == ((1,), ("y",))
+    (item,) = get("choice").read("a", [{"question": "q", "options": ["B", "A"], "answer": "A"}], [])
+    assert item.gold == (1,)
+    with pytest.raises(InputError, match="none, or two"):
+        get("choice").read("a", [{"question": "q", "options": ["x", "y"], "answer": "C"}], [])
+
+
 def test_tydiqa_says_the_language_in_its_ids():
     row = {
         "id": "telugu-12",

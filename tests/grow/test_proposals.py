@@ -405,9 +405,13 @@ def test_the_rules_use_own_words_and_fields_that_exist():
 
 
 def test_the_grammar_names_the_fields():
-    text = grammar_of([FieldMeta('a "b"', "text"), FieldMeta("c", "text")], 2)
-    assert r'field ::= "\"a \\\"b\\\"\"" | "\"c\""' in text
-    assert text.count("task ::=") == 1
+    fields = [FieldMeta('a "b"', "text"), FieldMeta("c", "text"), FieldMeta("é", "text")]
+    rules = dict(line.split(" ::= ", 1) for line in grammar_of(fields, 2).splitlines())
+    assert (rules["f0"], rules["f2"]) == (r'"\"a \\\"b\\\"\""', r'"\"é\""')
+    assert [rules[f"o{i}"] for i in range(3)] == ["f1 | f2", "f0 | f2", "f0 | f1"], "no output is an input"
+    assert rules["root"].endswith('task (", " task){0,1} "]}"')
+    two = dict(line.split(" ::= ", 1) for line in grammar_of(fields[:2], 1).splitlines())
+    assert (two["root"], two["fields"]) == (r'"{\"tasks\": [" task "]}"', "f0 inputs o0 | f1 inputs o1")
 
 
 def test_pairs_of_fields_are_not_confused_by_combinations():

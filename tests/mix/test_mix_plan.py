@@ -58,6 +58,14 @@ def ceil_of(value):
     return floor(value + 1 - 1e-9)
 
 
+def test_unimax_spends_what_sources_of_fixed_counts_leave():
+    sources = {"all": {"policy": "once"}, "small": {}, "large": {}}
+    rows = {"all": 100, "small": 10, "large": 1000}
+    plan = planned(sources, rows, unimax=1, rows=150)
+    assert planned(sources, rows, unimax=1, rows=100).counts.tolist() == [100, 0, 0]
+    assert plan.counts.tolist() == [100, 10, 40]  # 50 are left: 25 each, of which the small one has 10
+
+
 @given(
     weights=st.lists(st.integers(1, 10**4), min_size=1, max_size=20),
     rows=st.integers(0, 10**4),
@@ -161,6 +169,8 @@ def test_stop_ends_the_mixture_and_names_the_task():
     plan = planned({"a": {"weight": 1, "policy": "stop"}, "b": {"weight": 3}}, {"a": 10, "b": 500}, rows=400)
     assert plan.counts.tolist() == [10, 30]
     assert (plan.ended, plan.asked, plan.exhausted[0]) == (0, 400, 40)
+    whole = planned({"a": {"weight": 1, "policy": "stop"}, "b": {"weight": 3}}, {"a": 10, "b": 500}, rows=900)
+    assert whole.exhausted.tolist() == [40, np.inf]  # b still had rows when it ended
 
 
 def test_what_stop_does_not_reach_it_does_not_end():

@@ -11,6 +11,7 @@ from taskmill.budget import BudgetConfig
 from taskmill.calls import Completion
 from taskmill.errors import ConfigError, InputError, UsageError
 from taskmill.recipes.examine import ExamineConfig, examine
+from taskmill.recipes.examine.compare import compare_examinations
 from taskmill.recipes.examine.config import Examined
 
 PLACES = ["harbour", "market", "valley", "village", "forest", "castle"]
@@ -171,6 +172,40 @@ def test_a_generator_of_tasks_is_examined_by_its_pairs(source, tmp_path):
     assert 0 < result["pair_f1"]["unseen"]["zero"]["mean"] < 1
 
 
+def test_two_examinations_are_compared_text_by_text(source, half, tmp_path):
+    one, two, tasks = (str(tmp_path / name) for name in ("half", "whole", "tasks"))
+    examine(config(source, half, format="pairs"), one)
+    examine(config(source, texts=5), two)
+    examine(config(source, format="tasks", pairs=3), tasks)
+    found = compare_examinations(one, two)
+    assert (found["only_one"], found["only_two"]) == (6, 0)
+    for split, dataset in (("seen", "old"), ("unseen", "new")):
+        for way in ("zero", "few"):  # a third of the right pairs each: F1 0.5 against 1
+            own = found["pair_f1"][split][way]
+            assert (own["against"], own["difference"], own["wins"], own["n"]) == (way, 0.5, 5, 5)
+            assert own["datasets"][dataset]["difference"] == 0.5
+    # A generator of tasks has no few-shot prompt: its pairs are held against both ways of the other.
+    found = compare_examinations(tasks, two)
+    marks = {row["text"]: row["f1"] for row in rows(tmp_path / "tasks", "pairs")}
+    unseen = [
+        r["text"] for r in rows(tmp_path / "whole", "pairs") if (r["split"], r["way"]) == ("unseen", "few")
+    ]
+    expected = sum(1 - marks[text] for text in unseen) / len(unseen)
+    own = found["pair_f1"]["unseen"]["few"]
+    assert (own["against"], own["n"]) == ("zero", 5)
+    assert own["difference"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_cannot_be_compared_is_refused(source, tmp_path):
+    examine(config(source), tmp_path / "one")
+    other = write(tmp_path / "o.jsonl", [record("old", i) for i in range(20, 24)])
+    examine(config(other), tmp_path / "two")
+    with pytest.raises(InputError, match="no text in common"):
+        compare_examinations(str(tmp_path / "one"), str(tmp_path / "two"))
+    with pytest.raises(InputError, match="no finished examination"):
+        compare_examinations(str(tmp_path / "one"), str(tmp_path))
+
+
 def test_what_cannot_work_is_refused(source, tmp_path):
     with pytest.raises(UsageError, match="no source"):
         ExamineConfig()
@@ -187,3 +222,11 @@ def test_the_command(source, tmp_path, capsys):
         main(f"examine {source} --seen old --model echo: --texts 3 --out {tmp_path / 'out'}".split())
     assert end.value.code == 0
     assert "unseen" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(f"examine --compare {tmp_path / 'out'} {tmp_path / 'out'}".split())
+    assert end.value.code == 0
+    assert "unseen, few against few" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(f"examine {source} --model echo:".split())
+    assert end.value.code == 2
+    assert "no --out is given" in capsys.readouterr().err

@@ -1,13 +1,16 @@
 """A training that goes on from the adapter of another one."""
 
+import hashlib
 import json
 from dataclasses import replace
 
 import pytest
 import tiny
 
+from taskmill.backends.openvino import adapter_folder
 from taskmill.errors import ConfigError
 from taskmill.train import TrainConfig, train
+from taskmill.train.base import adapter_digest
 from taskmill.train.student import Student
 
 
@@ -70,6 +73,15 @@ def test_without_an_adapter_there_or_with_full_training_it_is_refused(config, tm
         train(tiny.rows(60), replace(config, init_adapter=str(tmp_path)), tmp_path / "out")
     with pytest.raises(ConfigError, match="trains no adapter"):
         replace(config, method="full", init_adapter=str(tmp_path)).resolved()
+
+
+def test_an_adapter_of_the_package_has_a_name(config, tmp_path):
+    own = adapter_folder("bonito-smollm2-135m")
+    weights = hashlib.sha256((own / "adapter_model.safetensors").read_bytes()).hexdigest()
+    assert adapter_digest("bonito-smollm2-135m") == adapter_digest(str(own)) == weights
+    named = replace(config, rank=16, alpha=32.0, init_adapter="bonito-smollm2-135m")
+    with pytest.raises(ConfigError, match="base 'smollm2-135m', here 'tiny'"):
+        train(tiny.rows(60), named, tmp_path / "out")
 
 
 def test_a_student_that_begins_elsewhere_has_another_name(config, first):

@@ -35,6 +35,7 @@ __all__ = ["Exchange", "Pump"]
 
 MAX_REPLY = 16 * 2**20
 """Bytes of one reply that are read at most (chosen: 16 MB is some 4 million tokens of text)."""
+_RESENDS = 3  # a server may refuse max_tokens, logprobs and response_format, one at a time
 _MAX_BACKOFF = 30.0
 """Seconds between two attempts, unless the server asks for more (chosen)."""
 _LOST = 100
@@ -244,7 +245,9 @@ class Pump:
             await asyncio.sleep(gate.resume_at - now)
         generation = gate.generation
         answer = await self._attempt(request)
-        if isinstance(answer, Fault) and answer.kind is Kind.RESEND:
+        for _ in range(_RESENDS):
+            if not isinstance(answer, Fault) or answer.kind is not Kind.RESEND:
+                break
             answer = await self._attempt(request)
         if isinstance(answer, Completion):
             gate.good()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import chain
@@ -20,9 +20,10 @@ import orjson
 
 from taskmill.backends import ModelConfig
 from taskmill.backends.http_client import Pump
+from taskmill.backends.openai_scores import ELSEWHERE, ScoreFormat, scored
 from taskmill.backends.pacing import Fault, Kind, Policy
 from taskmill.backends.wire_formats import OllamaFormat, OpenAIFormat, detail, quoted
-from taskmill.calls import Completion, Request
+from taskmill.calls import Completion, Request, ScoreRequest, Scores
 from taskmill.errors import BackendError, ConfigError, MissingExtra
 from taskmill.ids import content_id
 
@@ -40,6 +41,7 @@ _OLLAMA_CONTEXT = 8192
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _BUSY = {408, 429, 503, 504, 529}  # 529: Anthropic's "overloaded"
 _RETRY = {409, 425, 500, 502} | _BUSY
+_SAYS_NO = {400, 422, 500, 501}  # llama.cpp's server refuses fields with a 500
 _TOO_LONG = re.compile(r"context|too long|maximum.{0,20}(length|tokens)|exceed", re.IGNORECASE)
 
 
@@ -98,6 +100,8 @@ class OpenAI:
         else:
             self._format = OpenAIFormat(base, model, self.extra_body, answers_as)
         self._server = _Server(base, self._format, api_key_env)
+        self._scores = ScoreFormat(base, model, self.extra_body, answers_as)
+        self._scoring = _Server(base, self._scores, api_key_env)
 
     def __repr__(self) -> str:
         return f"OpenAI({self.name!r}, base_url={self.base_url!r}, concurrency={self.policy.concurrency})"
@@ -105,13 +109,24 @@ class OpenAI:
     @property
     def uncounted(self) -> int:
         """Completions whose token counts the server did not send; theirs are 0, never guessed."""
-        return self._format.uncounted
+        return self._format.uncounted + self._scores.uncounted
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield one Completion per request as each finishes (see `taskmill.calls.Generator`)."""
-        source = iter(requests)
+        return self._stream(self._server, iter(requests))
+
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
+        """Yield the Scores of each request as its calls finish (see `openai_scores` for what they ask).
+
+        Raises BackendError if the server lists no likelihoods of given texts.
+        """
+        if self.ollama:
+            raise BackendError(f"Ollama does not list the likelihood of a given text; {ELSEWHERE}")
+        return scored(requests, lambda calls: self._stream(self._scoring, calls))
+
+    def _stream(self, server: _Server, source: Iterator[Request]) -> Generator[Completion]:
         for first in source:  # with nothing to ask, neither a key nor a connection is needed
-            yield from Pump(self._server, self.policy).answers(chain((first,), source))
+            yield from Pump(server, self.policy).answers(chain((first,), source))
 
 
 class _Server:
@@ -161,17 +176,21 @@ class _Server:
         self, request: Request, status: int, headers: Mapping[str, str], body: bytes
     ) -> Completion | Fault:
         if status // 100 != 2:
-            return self._refused(status, headers, body)
+            return self._refused(request, status, headers, body)
         return self.form.read(request, body)
 
-    def _refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Fault:
+    def _refused(self, request: Request, status: int, headers: Mapping[str, str], body: bytes) -> Fault:
         said = self.clean(detail(body))
         why = f"HTTP {status}: {said}" if said else f"HTTP {status}"
         if status in (400, 422):
-            if self.form.adapts(body):
+            if self.form.adapts(request, body):
                 return Fault(Kind.RESEND, why)
-            long = f"the prompt is too long for the model; {why}" if _TOO_LONG.search(said) else why
-            return Fault(Kind.REFUSED, long)
+            if _TOO_LONG.search(said):
+                return Fault(Kind.REFUSED, f"the prompt is too long for the model; {why}")
+        if status in _SAYS_NO and (lacking := self.form.lacks(request, body)):
+            return Fault(Kind.HOPELESS, f"{self.base} answered {why}; {lacking}")
+        if status in (400, 422):
+            return Fault(Kind.REFUSED, why)
         if status == 429 and b"insufficient_quota" in body:
             return Fault(Kind.HOPELESS, f"{why}; the account's credit is used up")
         if status in _RETRY:

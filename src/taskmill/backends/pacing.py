@@ -17,7 +17,7 @@ class Kind(Enum):
     RETRY = auto()  # a passing fault: try again
     BUSY = auto()  # the server has too much to do: fewer calls at once, then try again
     UNREACHABLE = auto()  # no connection: try again; if nothing was ever answered, give up for all
-    RESEND = auto()  # the exchange has changed how it asks: send again at once (granted once)
+    RESEND = auto()  # the exchange has changed how it asks: send again at once (granted a few times)
     REFUSED = auto()  # this request cannot succeed
     HOPELESS = auto()  # no request can succeed
 

@@ -7,10 +7,11 @@ reference). That tells apart choices of one token each, such as digits or yes an
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["asked", "weights"]
+__all__ = ["asked", "first_words", "single_words", "weights"]
 
 _CHAT, _PLAIN = 20, 5
 _MARKS = " \t\n\r.,:;!*\"'▁Ġ"  # around a token, and a tokenizer's own signs for a space
@@ -36,6 +37,29 @@ def weights(choice: Mapping[str, Any], choices: Sequence[str]) -> list[float] | 
         return None
     least = min(logprob for _, logprob in listed)
     return [min(0.0, math.log(share)) if share else least for share in sums]
+
+
+def single_words(choices: Sequence[str]) -> bool:
+    """Say whether the choices are words, each another one, so that first tokens may tell them apart."""
+    folded = {c.strip().casefold() for c in choices}
+    return len(folded) == len(choices) and all(re.fullmatch(r"\w+", word) for word in folded)
+
+
+def first_words(choice: Mapping[str, Any], choices: Sequence[str]) -> list[float] | str | None:
+    """Return the `weights` of single words, a line if they are unknown, None if the server lists no tokens.
+
+    A word that is not listed but begins with a listed token is several tokens long: its likelihood may be
+    that beginning's, which `weights` cannot see.
+    """
+    tokens = {token.strip(_MARKS).casefold() for token, _ in _listed(choice)} - {""}
+    words = [c.strip().casefold() for c in choices]
+    cut = [w for w in words if w not in tokens and any(w.startswith(t) for t in tokens)]
+    if cut:
+        return f"the choice {cut[0]!r} is several tokens long; ask for plain completions instead"
+    found = weights(choice, choices)
+    if found is None and next(_listed(choice), None) is not None:
+        return "none of the choices is among the likeliest first tokens; ask for plain completions instead"
+    return found
 
 
 def _listed(choice: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

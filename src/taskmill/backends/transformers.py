@@ -15,13 +15,12 @@ from typing import Any
 
 from taskmill.backends import ModelConfig
 from taskmill.backends.choices import with_choices
+from taskmill.backends.prompt_tokens import Ids, choice_tokens, prompt_tokens
 from taskmill.backends.weights import identity
 from taskmill.calls import Completion, Request, Sampling, ScoreRequest, Scores
 from taskmill.errors import BackendError, MissingExtra
 
 __all__ = ["Transformers", "create", "engines"]
-
-Ids = list[int]
 
 WINDOW = 8
 """Batches' worth of requests that are sorted by length together (chosen: little padding, little wait)."""
@@ -133,13 +132,12 @@ class Transformers:
 
     def _choices(self, request: ScoreRequest) -> tuple[Ids, list[Ids]] | str:
         """Return the tokens of the prompt and of each choice, or why there are none."""
-        prompt = self._prompt(request)
+        prompt = prompt_tokens(self._tokenizer, request, self.model)
         if isinstance(prompt, str):
             return prompt
-        if not request.choices or not all(request.choices):
-            return "a choice is empty" if request.choices else "no choices"
-        end = [self._tokenizer.eos_token_id] if request.end else []
-        choices = [self._tokenizer(c, add_special_tokens=False)["input_ids"] + end for c in request.choices]
+        choices = choice_tokens(self._tokenizer, request)
+        if isinstance(choices, str):
+            return choices
         if len(prompt) + max(map(len, choices)) > self._context:
             return f"the prompt has {len(prompt)} tokens, over {self._context} with a choice"
         return prompt, choices
@@ -219,28 +217,13 @@ class Transformers:
 
     def _encode(self, request: Request) -> list[int] | Completion:
         """Return the prompt's tokens, or the failed completion."""
-        ids = self._prompt(request)
+        ids = prompt_tokens(self._tokenizer, request, self.model)
         if isinstance(ids, str):
             return Completion(request.key, finish="error", error=ids)
         if len(ids) + request.sampling.max_tokens > self._context:
             why = f"the prompt has {len(ids)} tokens, over {self._context} with the reply"
             return Completion(request.key, finish="error", error=why)
         return ids
-
-    def _prompt(self, request: Request | ScoreRequest) -> list[int] | str:
-        """Return the prompt's tokens, or why there are none."""
-        text = request.prompt
-        if request.messages:
-            if not self._tokenizer.chat_template:
-                raise BackendError(f"{self.model} has no chat template; take an instruct model")
-            turns = [{"role": role, "content": content} for role, content in request.messages]
-            try:
-                text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-            except Exception as error:  # a template raises what it likes, e.g. for a system turn
-                return f"the chat template refused: {_line(error)}"
-        # A template writes its own special tokens; a plain prompt gets the tokenizer's (as vLLM does).
-        ids: list[int] = self._tokenizer(text, add_special_tokens=not request.messages)["input_ids"]
-        return ids or "no prompt"
 
     def _run(self, batch: list[tuple[Request, list[int]]]) -> list[Completion]:
         torch = self._torch

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from math import fsum
 from typing import Any
 
 from taskmill.backends import ModelConfig
+from taskmill.backends.prompt_tokens import Ids, choice_tokens, prompt_tokens
 from taskmill.backends.weights import identity
-from taskmill.calls import Completion, Request
+from taskmill.calls import Completion, Request, ScoreRequest, Scores
 from taskmill.errors import BackendError, MissingExtra
 
 __all__ = ["VLLM", "create"]
@@ -17,6 +19,10 @@ __all__ = ["VLLM", "create"]
 WINDOW = 1024
 """Requests handed to the engine at once (chosen: four times vLLM's default of 256 running sequences, so
 that the batch stays full while the window's last answers are written)."""
+
+SCORED = 256
+"""Choices handed to the engine at once (chosen: vLLM's default of running sequences; each brings back a
+dictionary for every token of its prompt, so that more would cost memory)."""
 
 
 def _import() -> Any:
@@ -66,27 +72,72 @@ class VLLM:
             yield from self._answer(self._llm.generate, [r for r in window if not r.messages])
             yield from self._answer(self._llm.chat, [r for r in window if r.messages])
 
+    def score(self, requests: Iterable[ScoreRequest]) -> Iterator[Scores]:
+        """Yield the scores window by window; each choice is a prompt of the engine, behind its own prompt."""
+        source, most = iter(requests), min(self._window, SCORED)
+        while window := list(islice(source, most)):
+            rows: list[tuple[ScoreRequest, list[tuple[Ids, Ids]]]] = []
+            for request in window:
+                found = self._pairs(request)
+                if isinstance(found, str):
+                    yield Scores(request.key, error=found)
+                else:
+                    rows.append((request, found))
+            pairs = [pair for _, own in rows for pair in own]
+            sums: list[float | str] = []
+            for at in range(0, len(pairs), most):
+                sums += self._sums(pairs[at : at + most])
+            rest = iter(sums)
+            for request, own in rows:
+                yield _scores(request, own, [next(rest) for _ in own])
+
+    def _pairs(self, request: ScoreRequest) -> list[tuple[Ids, Ids]] | str:
+        """Return the tokens of the prompt and of a choice, for each choice, or why there are none."""
+        tokenizer = self._llm.get_tokenizer()
+        prompt = prompt_tokens(tokenizer, request, self.model)
+        if isinstance(prompt, str):
+            return prompt
+        choices = choice_tokens(tokenizer, request)
+        return choices if isinstance(choices, str) else [(prompt, choice) for choice in choices]
+
+    def _sums(self, pairs: list[tuple[Ids, Ids]]) -> list[float | str]:
+        """Return the summed log-probabilities of each choice, or why there are none."""
+        # vLLM writes one token at least. With prompt_logprobs it reads the whole prompt, cached or not.
+        settings = self._vllm.SamplingParams(
+            n=1, temperature=0, max_tokens=1, prompt_logprobs=1, detokenize=False
+        )
+        asked = [{"prompt_token_ids": prompt + choice} for prompt, choice in pairs]
+        outputs = self._run(self._llm.generate, asked, [settings] * len(asked))
+        return [o if isinstance(o, str) else _sum(o, *p) for o, p in zip(outputs, pairs, strict=True)]
+
     def _answer(self, call: Any, requests: list[Request]) -> Iterator[Completion]:
-        if not requests:
-            return
         asked = [_turns(r) if r.messages else r.prompt for r in requests]
+        outputs = self._run(call, asked, [self._settings(r) for r in requests])
+        for request, output in zip(requests, outputs, strict=True):
+            if isinstance(output, str):
+                yield Completion(request.key, finish="error", error=output)
+            else:
+                yield _completion(request, output)
+
+    def _run(self, call: Any, asked: list[Any], settings: list[Any]) -> list[Any]:
+        """Return the engine's output for each prompt, or a line that says why there is none."""
+        if not asked:
+            return []
         try:
-            outputs = call(asked, [self._settings(r) for r in requests], use_tqdm=False)
+            outputs = call(asked, settings, use_tqdm=False)
         except ValueError as error:
             # vLLM checks prompts as it queues them, and one that is too long fails the whole call.
-            if len(requests) == 1:
-                yield Completion(requests[0].key, finish="error", error=_line(error))
-                return
-            half = len(requests) // 2
-            yield from self._answer(call, requests[:half])
-            yield from self._answer(call, requests[half:])
-            return
+            if len(asked) == 1:
+                return [_line(error)]
+            half = len(asked) // 2
+            return self._run(call, asked[:half], settings[:half]) + self._run(
+                call, asked[half:], settings[half:]
+            )
         except Exception as error:  # e.g. EngineDeadError: it will not answer anything any more
             raise BackendError(f"vLLM stopped: {type(error).__name__}: {_line(error)}") from error
         # Before 0.12 a failed call left its first prompts queued, and their outputs come first in the
         # next call (vllm-project/vllm issue 26081): ours are the last.
-        for request, output in zip(requests, outputs[-len(requests) :], strict=True):
-            yield _completion(request, output)
+        return list(outputs[-len(asked) :])
 
     def _settings(self, request: Request) -> Any:
         s = request.sampling
@@ -119,6 +170,24 @@ def _completion(request: Request, output: Any) -> Completion:
         why = f"vLLM ended the request as {best.finish_reason}"
         return Completion(request.key, finish="error", prompt_tokens=prompt_tokens, error=why)
     return Completion(request.key, best.text, best.finish_reason, prompt_tokens, len(best.token_ids))
+
+
+def _sum(output: Any, prompt: Ids, choice: Ids) -> float | str:
+    """Return a choice's log-probability: at each place the engine lists its token and the likeliest."""
+    listed = output.prompt_logprobs
+    if not listed:
+        return f"vLLM ended the request as {output.outputs[0].finish_reason}, without log-probabilities"
+    places = enumerate(choice, len(prompt))
+    # The first token of all has no log-probability, the prompt has at least one.
+    return fsum(float(listed[place][token].logprob) for place, token in places)
+
+
+def _scores(request: ScoreRequest, pairs: list[tuple[Ids, Ids]], sums: list[float | str]) -> Scores:
+    for found in sums:
+        if isinstance(found, str):
+            return Scores(request.key, error=found)
+    logprobs = tuple(found for found in sums if isinstance(found, float))
+    return Scores(request.key, logprobs, tuple(len(choice) for _, choice in pairs))
 
 
 def _line(error: Exception) -> str:

@@ -36,6 +36,10 @@ _FINISH = {
     "content_filter": "length",  # the provider cut the text
 }
 
+# How servers say that they cannot hold a reply to a JSON schema ("response_format type is unavailable",
+# "does not support feature: structured-outputs", "Invalid schema for …").
+_NO_SCHEMA = re.compile(rb"response_format|json_schema|structured[ _-]?output|guided|schema", re.IGNORECASE)
+
 # What may follow a name that is still the same model: a date or version, a file type, a quantisation.
 _SUFFIX = re.compile(
     r"([-_.:@](latest|preview|\d[\d-]*|v\d[\d.]*|gguf|(ud|iq|q)\d\w*|(bf|fp|f|int|w)\d\w*|awq|gptq|mlx|\d+bit))+"
@@ -73,6 +77,10 @@ class Format:
         self.answers_as = answers_as
         self.uncounted = 0
         self._accepted = {model, answers_as}
+
+    def lacks(self, request: Request, body: bytes) -> str:
+        """Return what a refusal says no call of this kind can get, with what to use instead, or nothing."""
+        return ""
 
     def _body(self, fields: dict[str, Any]) -> bytes:
         fields.update(self.extra)
@@ -131,7 +139,7 @@ class OpenAIFormat(Format):
     def __init__(self, base: URL, model: str, extra: dict[str, Any], answers_as: str) -> None:
         super().__init__(base, model, extra, answers_as)
         self._tokens = "max_tokens"
-        self._weighs = True
+        self._weighs = self._shapes = True
         self._chat, self._plain = base / "chat" / "completions", base / "completions"
 
     def write(self, request: Request) -> tuple[URL, bytes]:
@@ -149,19 +157,29 @@ class OpenAIFormat(Format):
         fields["stream"] = False
         if s.weighed and self._weighs:
             fields |= top_logprobs.asked(chat=bool(request.messages))
+        if s.schema and self._shapes and request.messages:
+            shape = {"name": "reply", "strict": True, "schema": orjson.loads(s.schema)}
+            fields["response_format"] = {"type": "json_schema", "json_schema": shape}
         if s.stop:
             fields["stop"] = s.stop
         return self._chat if request.messages else self._plain, self._body(fields)
 
-    def adapts(self, body: bytes) -> bool:
-        """Say whether a refusal asks for a change that is now made.
+    def adapts(self, request: Request, body: bytes) -> bool:
+        """Say whether a refusal asks for a change that is now made, also by an earlier one.
 
         OpenAI's reasoning models refuse `max_tokens` and name `max_completion_tokens` in the error; they and
-        others refuse `logprobs`: an answer is then all there is.
+        others refuse `logprobs`: an answer is then all there is. Some servers know no JSON schema, or not
+        all of it, each in words of its own: the reply is then free.
         """
-        if b"logprobs" in body and self._weighs:
+        if b"logprobs" in body and request.sampling.weighed:
             self._weighs = False
             return True
+        if request.sampling.schema and _NO_SCHEMA.search(body):
+            self._shapes = False
+            return True
+        return self._renames(body)
+
+    def _renames(self, body: bytes) -> bool:
         if b"max_completion_tokens" not in body or "max_tokens" in self.extra:
             return False
         self._tokens = "max_completion_tokens"
@@ -169,6 +187,21 @@ class OpenAIFormat(Format):
 
     def read(self, request: Request, body: bytes) -> Completion | Fault:
         """Return the answer in a successful reply."""
+        opened = self._opened(body)
+        if isinstance(opened, Fault):
+            return opened
+        choice, counts = opened
+        text, refusal = (_message if request.messages else _plain)(choice)
+        if text is None:
+            return Fault(Kind.RETRY, f"the reply holds no text: {self.shown(body)!r}")
+        if request.sampling.weighed and (found := top_logprobs.weights(choice, request.sampling.choices)):
+            text = orjson.dumps(found).decode()
+        # A refusal is an answer, and paid for: an empty text that is never asked for again.
+        error = f"the model refused: {self.shown(refusal)}" if refusal else ""
+        return self._done(request, text, choice.get("finish_reason"), *counts, error)
+
+    def _opened(self, body: bytes) -> tuple[dict[str, Any], tuple[object, object]] | Fault:
+        """Return the first choice in a successful reply, and its prompt and completion tokens as stated."""
         reply = self._reply(body)
         if isinstance(reply, Fault):
             return reply
@@ -177,17 +210,9 @@ class OpenAIFormat(Format):
         if not isinstance(choice, dict):
             why = "an error" if "error" in reply else "no choices"
             return Fault(Kind.RETRY, f"the reply holds {why}: {self.shown(detail(body))!r}")
-        text, refusal = (_message if request.messages else _plain)(choice)
-        if text is None:
-            return Fault(Kind.RETRY, f"the reply holds no text: {self.shown(body)!r}")
-        if request.sampling.weighed and (found := top_logprobs.weights(choice, request.sampling.choices)):
-            text = orjson.dumps(found).decode()
         usage = reply.get("usage")
         usage = usage if isinstance(usage, dict) else {}
-        # A refusal is an answer, and paid for: an empty text that is never asked for again.
-        error = f"the model refused: {self.shown(refusal)}" if refusal else ""
-        counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        return self._done(request, text, choice.get("finish_reason"), *counts, error)
+        return choice, (usage.get("prompt_tokens"), usage.get("completion_tokens"))
 
 
 class OllamaFormat(Format):
@@ -214,6 +239,8 @@ class OllamaFormat(Format):
         options.update(self._options)
         # `shift: false`: the context window does not slide over the prompt while the answer is written.
         fields: dict[str, Any] = {"model": self.model, "stream": False, "truncate": False, "shift": False}
+        if s.schema:  # an Ollama before 0.5 leaves it aside
+            fields["format"] = orjson.loads(s.schema)
         if request.messages:
             fields["messages"] = [{"role": role, "content": content} for role, content in request.messages]
         else:
@@ -222,7 +249,7 @@ class OllamaFormat(Format):
         fields["options"] = options
         return self._chat if request.messages else self._plain, self._body(fields)
 
-    def adapts(self, body: bytes) -> bool:
+    def adapts(self, request: Request, body: bytes) -> bool:
         """Nothing to adapt."""
         return False
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from taskmill.cli.base import CODES, cli, config_options, configured, end, given, progress
+from taskmill.errors import UsageError
 
 __all__ = ["cast", "corpus", "examine"]
 
@@ -58,24 +59,51 @@ def _show(manifest: Mapping[str, Any], out: Path) -> None:
 
 @cli.command(
     epilog="\b\nExamples:\n  taskmill examine annotated.jsonl --seen squad,quac --out runs/examined\n"
-    "  taskmill examine annotated.jsonl --seen runs/cast --model vllm:my/synthesizer --out runs/mine\n\n"
-    + CODES
+    "  taskmill examine annotated.jsonl --seen runs/cast --model vllm:my/synthesizer --out runs/mine\n"
+    "  taskmill examine --compare runs/examined runs/mine\n\n" + CODES
 )
 @click.argument("sources", nargs=-1)
-@click.option("-o", "--out", required=True, help="Folder for results, report and ledger.")
+@click.option("-o", "--out", default="", help="Folder for results, report and ledger.")
+@click.option(
+    "--compare",
+    nargs=2,
+    default=None,
+    metavar="A B",
+    help="Hold two finished examinations against each other.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @config_options("taskmill.recipes.examine.config:ExamineConfig")
-def examine(sources: tuple[str, ...], out: str, as_json: bool, **flags: Any) -> int:
+def examine(
+    sources: tuple[str, ...], out: str, compare: tuple[str, str] | None, as_json: bool, **flags: Any
+) -> int:
     """Hold a synthesizer's pairs and answers against annotated texts, seen in its tuning and unseen."""
     from taskmill.config import build
     from taskmill.console import show_examination
     from taskmill.recipes.examine import ExamineConfig
     from taskmill.recipes.examine import examine as run
 
+    if compare:
+        return _compare(compare, given(flags), as_json)
     config = build(ExamineConfig, {**given(flags), "sources": list(sources)})
+    if not out:
+        raise UsageError("no --out is given; name a folder for the results")
     with progress(as_json) as on_progress:
         result = run(config, out, on_progress)
     return end(result, Path(out), as_json, show_examination)
+
+
+def _compare(runs: tuple[str, str], mapping: Mapping[str, Any], as_json: bool) -> int:
+    from taskmill.console import show_examinations
+    from taskmill.recipes.examine.compare import compare_examinations
+
+    compared = compare_examinations(
+        *runs, confidence=float(mapping.get("confidence", 0.95)), seed=int(mapping.get("seed", 0))
+    )
+    if as_json:
+        click.echo(json.dumps(compared))
+    else:
+        show_examinations(compared)
+    return 0
 
 
 @cli.command(

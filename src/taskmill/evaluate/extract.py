@@ -57,14 +57,14 @@ class Extractor:
 
 EXTRACTORS: Registry[Extractor] = Registry("extractor")
 for _one in (
-    Extractor("bbh", "", "start", 4),
-    Extractor("bbh-cot", "", "whole", 4),
-    Extractor("letter", "letter", "start", 4),
-    Extractor("letter-cot", "letter", "whole", 4),
-    Extractor("number", "number", "last", 5),
-    Extractor("label", "label", "start", 3),
-    Extractor("text", "text", "start", 3),
-    Extractor("span", "span", "start", 1),
+    Extractor("bbh", "", "start", 5),
+    Extractor("bbh-cot", "", "whole", 5),
+    Extractor("letter", "letter", "start", 5),
+    Extractor("letter-cot", "letter", "whole", 5),
+    Extractor("number", "number", "last", 6),
+    Extractor("label", "label", "start", 4),
+    Extractor("text", "text", "start", 4),
+    Extractor("span", "span", "start", 2),
 ):
     EXTRACTORS.register(_one.name, _one)
 
@@ -91,6 +91,7 @@ _NATIVE = (
     r"|\bréponse\s*(?:est|[:：])|答え\s*(?:は|[:：])|\bответ\s*(?:[—–:：-]|равен|будет)|\bjibu\s*(?:ni|[:：])"
     r"|సమాధానం\s*[:：]?|คำตอบ\s*(?:คือ|[:：])|答案\s*(?:是|为|[:：])|(?:الإجابة|الجواب)\s*(?:هي|هو|[:：])"
     r"|उत्तर\s*(?:है|[:：])|\bđáp án\s*(?:là|[:：])|\bcevap\s*[:：]|απάντηση\s*(?:είναι|[:：])"
+    r"|\bvastaus\s*(?:on|[:：])|\bjawaban(?:nya)?\s*(?:adalah|[:：])|(?:정답|답)(?:은|\s*[:：])"
 )
 _HEADING = r"^#{1,6}[ \t]{0,9}(?:final[ \t]{1,9})?answer[ \t\r]{0,9}$"
 
@@ -106,6 +107,18 @@ def _cue() -> re.Pattern[str]:
     )
     return re.compile("|".join((known, *taught)), re.IGNORECASE | re.MULTILINE)
 
+
+_BACKWARD = re.compile(
+    r"(?:^|[.!?:;,\n]\s*|\b(?i:so|thus|hence|therefore|that|means)\s+)(?:(?i:the\s+)?(?i:option|choice|answer)\s+)?"
+    r"(\([A-Z]\)|[A-Z])\s+(?i:is|must be|should be|would be)\s+(?i:the\s+)?"
+    r"(?i:(?:(?:only|most likely|most)\s+)?(?:correct|right|best|answer|true one|likely)\b)"
+)
+"""A letter that is called the answer behind it: "Option (B) is the correct answer."."""
+
+_ANOTHER = re.compile(r"\s*(?:/|&|\b(?i:or|and)\b)\s*(?:(?i:option)\s+)?(?:\([A-Z]\)|[B-HJ-Z](?![\w']))")
+"""What shows that a letter is one of two."""
+
+_DENIED = re.compile(r"\s+(?:is\s+(?:not|wrong|incorrect)|isn't)\b", re.IGNORECASE)
 
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _MARKUP = re.compile(r"\*\*|__|`|\\text\{([^{}]*)\}")
@@ -140,6 +153,10 @@ def extract(output: str, extractor: Extractor, wanted: Answer) -> Extraction:
         found = _behind(body[cue.end() : cue.end() + _FRAGMENT], cue[0], wanted)
         if found.answer:
             return found
+    if wanted.kind == "letter" and (named := _BACKWARD.findall(body[-_FRAGMENT:])):
+        answer, span = _letter(named[-1], wanted)
+        if answer:
+            return Extraction(answer, "backward cue", span)
     return _without_cue(body, extractor.without, wanted)
 
 
@@ -181,8 +198,9 @@ def _without_cue(body: str, without: str, wanted: Answer) -> Extraction:
             if value := canonical(match[0], wanted.language):
                 return Extraction(value, "last number", match[0])
     if without == "start" and wanted.kind == "letter":
-        only = {m[0] for m in re.finditer(r"(?<![A-Za-z0-9])\([A-Z]\)", body)}
-        found = _letter(only.pop(), wanted)[0] if len(only) == 1 else ""
+        named = list(re.finditer(r"(?<![A-Za-z0-9])\([A-Z]\)", body))
+        denied = any(_DENIED.match(body, one.end()) for one in named)
+        found = _letter(named[0][0], wanted)[0] if len({m[0] for m in named}) == 1 and not denied else ""
         if found:  # it names one option, and no other
             return Extraction(found, "only letter", found)
     return Extraction()
@@ -217,11 +235,13 @@ def _letter(fragment: str, wanted: Answer) -> tuple[str, str]:
         return own  # first: a text may begin like a letter ("A DNA sequence") or name others ("(A) and (B)")
     bare = _BARE.match(text)
     if bare and (bare[1].isupper() or len(text.strip(" .)\"'")) == 1) and not _ARTICLE.match(text):
-        found, span = bare[1].upper(), bare[0]
+        found, span, rest = bare[1].upper(), bare[0], text[bare.end() :]
     elif bracketed := _BRACKETED.search(text):
-        found, span = bracketed[1].upper(), bracketed[0]
+        found, span, rest = bracketed[1].upper(), bracketed[0], text[bracketed.end() :]
     else:
         return _by_text(text, wanted.options)
+    if _ANOTHER.match(rest) or _DENIED.match(rest):
+        return "", ""
     if wanted.options and ord(found) - ord("A") >= len(wanted.options):
         return _by_text(text, wanted.options)
     return f"({found})", span

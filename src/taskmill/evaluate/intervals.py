@@ -24,6 +24,10 @@ FEWEST = 10
 tasks are one stratum together, which errs on the wide side (collapsed strata, Cochran 1977, 5A.12)."""
 
 
+_CLOSE = 1e-9
+"""Means this near are one: shares that add up to 1 do so to their last digit only."""
+
+
 class Interval(NamedTuple):
     """A mean and its two-sided interval."""
 
@@ -77,8 +81,10 @@ def bootstrap(
         total += _resampled(np.concatenate(parts), f"{name} small tasks", seed)
     tail = (1 - confidence) / 2
     low, high = np.quantile(total, [tail, 1 - tail])
-    if low == high and mean in (0.0, 1.0):
-        return _wilson(mean, 1 / sum(share**2 / len(values[t]) for t, share in weights.items()), confidence)
+    if high - low < _CLOSE and min(abs(mean), abs(1 - mean)) < _CLOSE:
+        return _wilson(
+            float(round(mean)), 1 / sum(share**2 / len(values[t]) for t, share in weights.items()), confidence
+        )
     return Interval(float(mean), float(low), float(high))
 
 

@@ -53,11 +53,11 @@ class Weigher:
             ScoreRequest(r.key, r.sampling.choices, prompt=r.prompt, messages=r.messages) for r in requests
         )
         for scores in self.scorer.score(asked):
+            paid = scores.usage or (0, sum(scores.tokens))
             if scores.error:
-                yield Completion(scores.key, finish="error", error=scores.error)
+                yield Completion(scores.key, "", "error", *paid, error=scores.error)
                 continue
-            text = json.dumps([scores.logprobs, scores.tokens])
-            yield Completion(scores.key, text, completion_tokens=sum(scores.tokens))
+            yield Completion(scores.key, json.dumps([scores.logprobs, scores.tokens]), "stop", *paid)
 
 
 def weigh(

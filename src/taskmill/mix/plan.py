@@ -71,22 +71,23 @@ def make_plan(mixture: Mixture, tasks: Sequence[Task], *, rows: int = 0, epochs:
     limits = np.array([_limit(s, int(n), passes) for s, n in zip(sources, available, strict=True)])
     fixed = _fixed(sources, tasks, available)
     asked = rows or _asked(mixture, tasks, available, limits, fixed, epochs)
-    share = shares(mixture, tasks, asked)
-    limits = np.where((size == 0) | (share == 0), 0.0, limits)
-    stops = np.array([source.policy.name == "stop" for source in sources], bool) & (share > 0)
     free = asked - int(fixed.sum())
     if free < 0:
         raise UsageError(
             f"sources that come once, or with a count, hold {int(fixed.sum()):,} rows, more than the "
             f"{asked:,} asked for; ask for more with --rows, or give them another policy"
         )
+    share = shares(mixture, tasks, free)
+    limits = np.where((size == 0) | (share == 0), 0.0, limits)
+    stops = np.array([source.policy.name == "stop" for source in sources], bool) & (share > 0)
     spent, points, ended = _fill(share, limits, free, stops)
     counts = nested(spent, limits, tasks) + fixed
     whole = int(counts.sum())
     # Sources of fixed counts are spread over the whole mixture.
     points = np.where(fixed > 0, float(whole), points * (whole / max(whole - int(fixed.sum()), 1)))
-    points = np.where(points > max(whole, asked) + _CLOSE, inf, points)
-    before = shares(mixture, tasks, asked, capped=False)
+    last = whole if ended >= 0 else max(whole, asked)
+    points = np.where(points > last + _CLOSE, inf, points)
+    before = shares(mixture, tasks, free, capped=False)
     return Plan(asked, counts, before, share, np.where(fixed > 0, fixed, limits), available, points, ended)
 
 
@@ -120,7 +121,7 @@ def _asked(
     free = np.where(fixed > 0, 0, available)
     if epochs or not mixture.until or not free.any():
         return round((epochs or 1) * int(free.sum())) + int(fixed.sum())
-    share = shares(mixture, tasks, int(available.sum()))
+    share = shares(mixture, tasks, int(free.sum()))
     drawn = (share > 0) & (free > 0)
     if mixture.until == "first-empty":
         return floor(float((available[drawn] / share[drawn]).min()) + _CLOSE) + int(fixed.sum())

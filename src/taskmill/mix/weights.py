@@ -67,9 +67,9 @@ def effective(weights: Sequence[float] | Array) -> float:
 def shares(mixture: Mixture, tasks: Sequence[Task], rows: int, *, capped: bool = True) -> Array:
     """Return each task's share of the rows that are drawn (they sum to 1).
 
-    `rows`: how many are drawn in all, which UniMax spends. Without `capped`, caps, scales and temperatures
-    are left out: what the same weights come to before them. Sources of fixed counts have no share. Raises
-    InputError for a source without rows.
+    `rows`: how many the weights decide about, which UniMax spends. Without `capped`, caps, scales and
+    temperatures are left out: what the same weights come to before them. Sources of fixed counts have no
+    share. Raises InputError for a source without rows.
     """
     at: dict[str, list[int]] = {}
     for i, task in enumerate(tasks):

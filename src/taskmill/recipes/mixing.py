@@ -184,7 +184,8 @@ def _wanted(leaf: Source, rows: pa.Table, tasks_of: pa.ChunkedArray) -> pa.Array
     there = pc.unique(tasks_of).to_pylist()
     missing = next((one for one in leaf.only if one not in there), None)
     if missing is not None:
-        raise ConfigError(f"{leaf.name}: only: no task {missing!r}.{nearest(missing, there)}")
+        known = f"there are {', '.join(map(str, there[:5]))}{' …' if len(there) > 5 else ''}"
+        raise ConfigError(f"{leaf.name}: only: no task {missing!r}.{nearest(missing, there) or f' {known}'}")
     return pc.and_(found, pc.is_in(tasks_of, pa.array(leaf.only, pa.string())))
 
 

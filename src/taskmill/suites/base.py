@@ -53,7 +53,8 @@ class Suite:
     makes items of (file name, rows, dev rows), `shots` the solved questions of (file name, dev rows, seed).
     `prompt` names words of prompts.yaml; `extractor`, `metric`, `average` are names in `taskmill.evaluate`.
     `upstream` and `dev_upstream`: patterns of the same files as their authors publish them. A `ranked` suite
-    asks for the likelihood of each option in the form `choice` gives it.
+    asks for the likelihood of each option in the form `choice` gives it. `lent`: without dev rows, test rows
+    on other passages are the solved questions.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Suite:
     dev: tuple[str, ...] = ()
     shots: Callable[[str, Rows, int], dict[str, list[Shot]]] | None = None
     k: int = 0
+    lent: bool = False
     max_tokens: int = 32
     ranked: bool = False
     choice: Callable[[Item, int], str] = field(default=lambda item, i: " " + item.options[i])

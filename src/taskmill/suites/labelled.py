@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from taskmill.errors import InputError
-from taskmill.suites.base import Item, Rows, Suite, cell, place, texts
+from taskmill.suites.base import LETTERS, Item, Rows, Suite, cell, place, texts
 
 __all__ = ["CHOICE", "HEALTHVER", "NLI", "PUBMEDQA", "STRATEGYQA"]
 
@@ -74,7 +75,7 @@ def _yes_no(
 
 
 def _choice(file: str, rows: Rows, beside: Rows) -> list[Item]:
-    """Read a table of questions, options and the right one (an index or a text); several may be right."""
+    """Read a table of questions, options and the right ones, each an index, a text or a letter."""
     del beside
     items = []
     for number, row in enumerate(rows):
@@ -100,7 +101,12 @@ def _choice(file: str, rows: Rows, beside: Rows) -> list[Item]:
 def _place(answer: object, options: tuple[str, ...]) -> int | None:
     if isinstance(answer, int):
         return answer if 0 <= answer < len(options) else None
-    return place(str(answer).strip(), options)
+    text = str(answer).strip()
+    lettered = re.fullmatch(r"\(?([A-Z])\)?", text)
+    if lettered and text not in options:
+        at = LETTERS.index(lettered[1])
+        return at if at < len(options) else None
+    return place(text, options)
 
 
 def _suite(name: str, title: str, files: tuple[str, ...], read: Callable[[str, Rows, Rows], list[Item]],

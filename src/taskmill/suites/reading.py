@@ -1,4 +1,8 @@
-"""Answers that are spans of a passage: SQuAD's layout, TyDiQA-GoldP and XQuAD in many languages."""
+"""Answers that are spans of a passage: SQuAD's layout, TyDiQA-GoldP and XQuAD in many languages.
+
+TyDiQA is asked behind one solved question of the same language (Flan, 2210.11416, appendix D), from its
+training rows. XQuAD has none: there, and where those are missing, it is a test question on another passage.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from taskmill.suites.base import Item, Rows, Suite, cell, texts
+from taskmill.ids import draw
+from taskmill.suites.base import Item, Rows, Shot, Suite, cell, texts
 
 __all__ = ["SQUAD", "TYDIQA", "XQUAD"]
 
@@ -23,6 +28,21 @@ def _read(file: str, rows: Rows, beside: Rows) -> list[Item]:
         fields = {"context": context, "question": question}
         items.append(Item(f"reading/{task}/{row.get('id', number)}", task, fields, targets))
     return items
+
+
+_LENT = 8
+"""Solved questions of a language, each on its own passage (chosen: more than any prompt takes)."""
+
+
+def _shots(file: str, rows: Rows, seed: int) -> dict[str, list[Shot]]:
+    """Return solved questions of each language, drawn by the seed, each on a passage of its own."""
+    found: dict[str, dict[str, Shot]] = {}
+    items = [item for item in _read(file, rows, ()) if item.targets]
+    for item in sorted(items, key=lambda i: (draw(seed, i.id, "solved question"), i.id)):
+        own = found.setdefault(item.task, {})
+        if len(own) < _LENT:
+            own.setdefault(item.fields["context"], Shot({**item.fields, "answer": item.targets[0]}))
+    return {task: list(own.values()) for task, own in found.items()}
 
 
 _NAMES = {
@@ -57,7 +77,11 @@ SQUAD = _suite("squad", "questions on a passage", ("squad.parquet", "squadshifts
 XQUAD = replace(
     _suite("xquad", "XQuAD", ("xquad.parquet",), "languages", "squad-languages"),
     upstream=("xquad.*.json", "xquad_*.parquet", "corpora/xquad_*.parquet"),
-)
-TYDIQA = _suite(
-    "tydiqa", "TyDiQA-GoldP", ("tydiqa_goldp.parquet", "tydiqa.parquet"), "languages", "squad-languages"
-)
+    shots=_shots, k=1, lent=True, version=2,
+)  # fmt: skip
+TYDIQA = replace(
+    _suite(
+        "tydiqa", "TyDiQA-GoldP", ("tydiqa_goldp.parquet", "tydiqa.parquet"), "languages", "squad-languages"
+    ),
+    dev=("tydiqa_goldp_train.parquet", "tydiqa_train.parquet"), shots=_shots, k=1, lent=True, version=2,
+)  # fmt: skip

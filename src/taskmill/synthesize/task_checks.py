@@ -18,7 +18,7 @@ from taskmill.registry import nearest
 from taskmill.synthesize.proposals import Proposal, dropped
 from taskmill.templates.values import as_text, fold, head_of, names_in, overlaps
 
-__all__ = ["NEAR", "check", "duplicates", "triples"]
+__all__ = ["NEAR", "check", "duplicates", "plain", "triples"]
 
 NEAR = 0.8
 """Share of equal words from which two instructions over the same fields are one (chosen, as in `curate`)."""
@@ -190,7 +190,8 @@ def _place(proposal: Proposal, data: Mapping[str, str]) -> tuple[Any, ...]:
     return where, tuple(fields), proposal.output_field.casefold().strip()
 
 
-def _plain(instruction: str) -> str:
+def plain(instruction: str) -> str:
+    """Return the words of an instruction, without case and punctuation."""
     return " ".join(re.findall(r"\w+", instruction.casefold()))
 
 
@@ -198,15 +199,15 @@ def _same_words(members: Sequence[tuple[int, Proposal]]) -> Iterable[tuple[int, 
     exact: dict[str, Proposal] = {}
     alike: dict[str, Proposal] = {}
     for i, proposal in members:
-        plain = _plain(proposal.instruction)
+        words = plain(proposal.instruction)
         first = exact.get(proposal.instruction)
         if first is not None:
             yield i, dropped(proposal, Reason.DUPLICATE, f"exact: the instruction of {first.id}", 1.0)
-        elif plain in alike:
-            detail = f"normalised: but for case and punctuation that of {alike[plain].id}"
+        elif words in alike:
+            detail = f"normalised: but for case and punctuation that of {alike[words].id}"
             yield i, dropped(proposal, Reason.DUPLICATE, detail, 1.0)
         exact.setdefault(proposal.instruction, proposal)
-        alike.setdefault(plain, proposal)
+        alike.setdefault(words, proposal)
 
 
 def _near_words(members: Sequence[tuple[int, Proposal]], near: float) -> Iterable[tuple[int, Dropped]]:
@@ -215,7 +216,7 @@ def _near_words(members: Sequence[tuple[int, Proposal]], near: float) -> Iterabl
     Exact: with the rarest words first, two sets that are so alike share one of their first
     n - ceil(near · n) + 1 words (prefix filter: Chaudhuri et al. 2006), so only such pairs are compared.
     """
-    sets = [frozenset(_plain(proposal.instruction).split()) for _, proposal in members]
+    sets = [frozenset(plain(proposal.instruction).split()) for _, proposal in members]
     counts = Counter(word for words in sets for word in words)
     staying: dict[str, list[int]] = defaultdict(list)
     for at, ((i, proposal), words) in enumerate(zip(members, sets, strict=True)):

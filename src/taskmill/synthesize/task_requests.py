@@ -1,7 +1,8 @@
 """Asking a model for tasks over a dataset, and reading what it replies.
 
 Two modes (Dynosaur §3): with the dataset's summary (aware) and without it (unaware). Where the backend can, a
-grammar holds the reply to JSON and to names of fields that exist; where it cannot, the reply is salvaged.
+grammar or a JSON schema holds the reply to JSON and to names of fields that exist; where it cannot, the reply
+is salvaged. Fields come before the instruction, so that the words are written for fields already chosen.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import minijinja
 
-from taskmill.calls import Completion, Request, Sampling, request
+from taskmill.calls import Completion, Message, Request, Sampling, request
 from taskmill.record import DatasetMeta, Dropped, FieldMeta, Reason
 from taskmill.synthesize.field_rules import propose_by_rule, words
 from taskmill.synthesize.proposals import Proposal, dropped, read_proposal, to_row
 from taskmill.synthesize.salvage import salvage
+from taskmill.synthesize.task_checks import NEAR, plain
 
 __all__ = ["AskedFor", "read_reply", "requests_for", "visible"]
 
@@ -26,6 +29,12 @@ MOST_FIELDS = 48
 
 TOKENS_PER_TASK = 160
 """Longest reply for one task (chosen: Dynosaur's 256 for three cut replies off)."""
+
+PARTS = ("output_field", "input_fields", "task_name", "instruction")
+"""What a task in a reply has, in the order in which it is written."""
+
+MOST_INPUTS = 12
+"""Most input fields that a grammar lets a task have (chosen, as in the rules: a row of a table)."""
 
 _ROW, _VALUE = 1000, 300
 """Characters of a sample row and of one value in it that a prompt shows (Dynosaur: rows cut at 1,000)."""
@@ -44,9 +53,9 @@ class AskedFor:
     def sample(self) -> str:
         """Return the reply that the rules would give, as a model would write it."""
         tasks = [to_row(proposal) for proposal in propose_by_rule(self.meta)[: self.count]]
-        keys = ("task_name", "instruction", "input_fields", "output_field")
-        found = {f"task{i + 1}": {key: task[key] for key in keys} for i, task in enumerate(tasks)}
-        return json.dumps(found, ensure_ascii=False)
+        return json.dumps(
+            {"tasks": [{key: task[key] for key in PARTS} for task in tasks]}, ensure_ascii=False
+        )
 
 
 def visible(meta: DatasetMeta) -> list[FieldMeta]:
@@ -67,21 +76,27 @@ def requests_for(
     for mode in modes:
         if mode == "aware" and not meta.summary:
             continue
-        own = replace(sampling, max_tokens=TOKENS_PER_TASK * count, grammar=grammar_of(fields, count))
-        messages = (("system", words()["ask"]["system"]), ("user", _prompt(meta, fields, mode, count)))
-        yield request(model, own, messages=messages, seed=seed, payload=AskedFor(meta, mode, count))
+        own = replace(
+            sampling,
+            max_tokens=TOKENS_PER_TASK * count,
+            grammar=grammar_of(fields, count),
+            schema=schema_of(fields, count),
+        )
+        turns = _turns(meta, fields, mode, count)
+        yield request(model, own, messages=turns, seed=seed, payload=AskedFor(meta, mode, count))
 
 
-def _prompt(meta: DatasetMeta, fields: list[FieldMeta], mode: str, count: int) -> str:
+def _turns(meta: DatasetMeta, fields: list[FieldMeta], mode: str, count: int) -> tuple[Message, ...]:
     said, render = words()["ask"], minijinja.Environment().render_str
-    parts = [render(said["goal"], count=count)]
-    parts += [render(said["example"], **example) for example in words()["examples"][mode]]
+    turns = [("system", render(said["system"], count=count))]
+    for example in words()["examples"][mode]:
+        turns += [("user", render(said["dataset"], **example)), ("assistant", example["reply"])]
     about = f"{meta.key}: {meta.summary[:_ROW]}" if mode == "aware" else "(nothing is known of it)"
     listed = ", ".join(f"{field.name} ({_kind(field)})" for field in fields)
     rows = "\n".join(f"Row: {_row(row, fields)}" for row in meta.samples[:_SHOWN_ROWS])
-    parts.append(render(said["target"], about=about, fields=f"Fields: {listed}", rows=rows))
-    parts.append(render(said["reminder"], names=", ".join(json.dumps(field.name) for field in fields)))
-    return "\n\n".join(parts)
+    names = ", ".join(json.dumps(field.name, ensure_ascii=False) for field in fields)
+    target = render(said["target"], about=about, fields=f"Fields: {listed}", rows=rows, names=names)
+    return (*turns, ("user", target))
 
 
 def _kind(field: FieldMeta) -> str:
@@ -103,21 +118,48 @@ def _shortened(value: Any) -> Any:
 
 
 def grammar_of(fields: list[FieldMeta], count: int) -> str:
-    """Return the grammar (GBNF) of replies of one to `count` tasks over these fields."""
-    names = " | ".join(json.dumps(json.dumps(field.name, ensure_ascii=False)) for field in fields)
-    tasks = [f'"\\"task{i + 1}\\": " task' for i in range(count)]
-    whole = tasks[-1]
-    for one in reversed(tasks[:-1]):
-        whole = f'{one} (", " {whole})?'
+    """Return the grammar (GBNF) of replies of one to `count` tasks over these fields.
+
+    A task's output is none of its inputs. Texts are bounded by the tokens of the reply.
+    """
+    names = [json.dumps(json.dumps(field.name, ensure_ascii=False), ensure_ascii=False) for field in fields]
+    numbers = range(len(fields))
+    inputs = min(len(fields) - 1, MOST_INPUTS)
     return "\n".join(
         [
-            f'root ::= "{{" {whole} "}}"',
-            r'task ::= "{\"task_name\": " text ", \"instruction\": " text ", \"input_fields\": [" field '
-            r'(", " field)* "], \"output_field\": " field "}"',
-            r'text ::= "\"" [^"\\\x00-\x1f]{3,400} "\""',
-            f"field ::= {names}",
+            f'root ::= "{{\\"tasks\\": [" {_listed("task", count)} "]}}"',
+            r'task ::= "{\"output_field\": " fields "], \"task_name\": " text ", \"instruction\": " text "}"',
+            "fields ::= " + " | ".join(f"f{i} inputs {_listed(f'o{i}', inputs)}" for i in numbers),
+            r'inputs ::= ", \"input_fields\": ["',
+            r'text ::= "\"" [^"\\\x00-\x1f]+ "\""',
+            *(f"f{i} ::= {name}" for i, name in enumerate(names)),
+            *(f"o{i} ::= " + " | ".join(f"f{j}" for j in numbers if j != i) for i in numbers),
         ]
     )
+
+
+def _listed(rule: str, most: int) -> str:
+    return f'{rule} (", " {rule}){{0,{most - 1}}}' if most > 1 else rule
+
+
+def schema_of(fields: list[FieldMeta], count: int) -> str:
+    """Return the JSON schema of such replies, with no more of the language than all servers know."""
+    name = {"type": "string", "enum": [field.name for field in fields]}
+    kinds: dict[str, Any] = {
+        "output_field": name,
+        "input_fields": {"type": "array", "items": name, "minItems": 1},
+        "task_name": {"type": "string"},
+        "instruction": {"type": "string"},
+    }
+    task = {"type": "object", "properties": kinds, "required": list(PARTS), "additionalProperties": False}
+    tasks = {"type": "array", "items": task, "minItems": 1, "maxItems": count}
+    whole = {
+        "type": "object",
+        "properties": {"tasks": tasks},
+        "required": ["tasks"],
+        "additionalProperties": False,
+    }
+    return json.dumps(whole, ensure_ascii=False)
 
 
 def read_reply(model: str, asked: Request, completion: Completion) -> list[Proposal | Dropped]:
@@ -134,10 +176,28 @@ def read_reply(model: str, asked: Request, completion: Completion) -> list[Propo
     if completion.finish == "error":
         return [dropped(nothing, Reason.CALL_FAILED, completion.error)]
     tasks, torn = salvage(completion.text)
-    found = [read_proposal({"task_name": key, **task, **known}) for key, task in tasks]
+    found = [_own(read_proposal({"task_name": key, **task, **known})) for key, task in tasks]
     if torn or (completion.finish == "length" and not completion.text.rstrip().endswith("}")):
         found.append(dropped(nothing, Reason.PARSE, "the reply was cut off inside a task"))
     elif not found:
         reason = Reason.PARSE if completion.text.strip() else Reason.EMPTY_REPLY
         found.append(dropped(nothing, reason, f"no task in the reply: {completion.text.strip()[:120]!r}"))
     return found
+
+
+def _own(task: Proposal | Dropped) -> Proposal | Dropped:
+    """Return a task; dropped if its instruction is one of those that the prompt showed as examples."""
+    if isinstance(task, Dropped):
+        return task
+    said = frozenset(plain(task.instruction).split())
+    for shown in _shown():
+        if len(said & shown) >= NEAR * len(said | shown):
+            return dropped(task, Reason.COPY, "the instruction is that of an example in the prompt")
+    return task
+
+
+@cache
+def _shown() -> list[frozenset[str]]:
+    replies = [example["reply"] for listed in words()["examples"].values() for example in listed]
+    tasks = [task for reply in replies for task in json.loads(reply)["tasks"]]
+    return [frozenset(plain(task["instruction"]).split()) for task in tasks]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taskmill.backends.openvino import EMBEDDED, embedded_model
+from taskmill.backends import ADAPTERS
+from taskmill.backends.openvino import EMBEDDED, adapter_folder, embedded_model
 from taskmill.backends.weights import identity
 from taskmill.errors import BackendError, ConfigError, MissingExtra
 from taskmill.train.config import TrainConfig
@@ -215,19 +216,23 @@ def trainable(model: Any, base: Base, config: TrainConfig) -> Any:
             raise ConfigError(f"{way}: {line}; take full") from error
     adapted.peft_config["default"].base_model_name_or_path = base.name
     if config.init_adapter:
-        _go_on_from(Path(config.init_adapter), adapted, base, config)
+        _go_on_from(_adapter(config.init_adapter), adapted, base, config)
     return adapted
 
 
+def _adapter(ref: str) -> Path:
+    return adapter_folder(ref) if ref in ADAPTERS else Path(ref)
+
+
 def adapter_digest(folder: str) -> str:
-    """Return the SHA-256 of an adapter's weights, "" for no folder.
+    """Return the SHA-256 of the weights of an adapter (a folder, or one of the package), "" for none.
 
     Raises ConfigError if there is no adapter in it.
     """
     if not folder:
         return ""
     try:
-        with (Path(folder) / "adapter_model.safetensors").open("rb") as file:
+        with (_adapter(folder) / "adapter_model.safetensors").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ConfigError(

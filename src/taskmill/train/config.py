@@ -60,7 +60,10 @@ class TrainConfig:
     )
     init_adapter: str = field(
         default="",
-        metadata={"help": "adapter folder to go on from, of the same base and rank; default: a fresh one"},
+        metadata={
+            "help": "adapter to go on from, of the same base and rank: a folder, or bonito-smollm2-135m; "
+            "default: a fresh one"
+        },
     )
     preset: str = field(
         default="laptop",

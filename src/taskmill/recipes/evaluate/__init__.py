@@ -126,7 +126,8 @@ def _one(
     summaries = [summary(marks, metric, average, **settings) for marks, _, _ in judged]  # type: ignore[arg-type]
     results = {**head, **summaries[0], **judged[0][2]}
     if config.phrasings > 1:
-        results["robustness"] = robustness([one["overall"] for one in summaries])
+        heads = [one["headline"] for one in summaries]
+        results["robustness"] = {"mark": heads[0]["mark"], **robustness([one["mean"] for one in heads])}
     return results, [row for _, rows, _ in judged for row in rows]
 
 

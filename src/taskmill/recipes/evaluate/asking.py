@@ -63,7 +63,7 @@ def scoring_caller(caller: Caller, config: EvaluateConfig) -> Caller:
     if not hasattr(backend, "score"):
         raise UsageError(
             f"the backend of {config.model.ref} cannot score given texts, which ranked suites and the choice "
-            "among samples need; use openvino: or transformers:, or a suite that generates"
+            "among samples need; use openvino:, transformers:, vllm: or openai:, or a suite that generates"
         )
     return Caller(Weigher(backend), caller.ledger, caller.budget)
 

@@ -17,6 +17,7 @@ from taskmill.recipes.evaluate.config import EvaluateConfig
 from taskmill.recipes.evaluate.outputs import metric_of, wanted_by_task
 from taskmill.recipes.evaluate.rows import Bench
 from taskmill.suites import Item, get, prompt
+from taskmill.suites.base import letter
 
 __all__ = ["ITEM_SCHEMA", "Judged", "judge"]
 
@@ -119,11 +120,7 @@ def _ranked(bench: Bench, replies: Replies, phrasing: int, config: EvaluateConfi
             right[mode] += one.option in item.gold
         pick = found[headline].option
         given = {"accuracy": float(pick in item.gold)}
-        mended = (
-            float(suite.choice(item, pick).strip(" ()") == item.mended[0].strip("()"))
-            if item.mended
-            else None
-        )
+        mended = float(f"({letter(pick)})" in item.mended) if item.mended else None
         gold = item.options[item.gold[0]] if item.gold else ""
         marks.append(
             Mark(item.id, item.task, item.options[pick], headline, given, gold, item.group, item.label,

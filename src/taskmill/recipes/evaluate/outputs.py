@@ -135,6 +135,10 @@ def _gold(value: Any, kind: str, options: Sequence[str]) -> tuple[str, str]:
         return text, wrong
     if kind in ("letter", "label") and text:
         return _chosen(value, kind, options)
+    if not kind and text and options and not is_letter(text) and kind_of(options).kind != "label":
+        mark, wrong = _chosen(value, "letter", options)
+        if not wrong:  # a text or an index of what is asked for by letters
+            return mark, ""
     if isinstance(value, bool):  # BIG-Bench Hard's truth values are True and False, else it is yes or no
         return (str(value) if not kind else "yes" if value else "no"), ""
     if not kind and options and is_letter(text) and LETTERS.index(text.strip("()")) >= len(options):

@@ -39,10 +39,15 @@ class Bench:
     whole: int
 
     def before(self, item: Item, k: int) -> list[Shot]:
-        """Return the solved questions that stand before an item: at most `k`, never the question itself."""
+        """Return the solved questions that stand before an item: at most `k`, none of its own passage."""
         own = self.shots.get(item.task, self.shots.get("", ()))
-        asked = item.fields.get("question", item.fields.get("input"))
-        return [s for s in own if s.fields.get("question", s.fields.get("input")) != asked][:k]
+        return [shot for shot in own if not _alike(shot.fields, item.fields)][:k]
+
+
+def _alike(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Say whether two items have a question or a passage in common."""
+    names = ("question", "input", "context")
+    return any(one.get(name) and one[name] == other.get(name) for name in names)
 
 
 def load(
@@ -74,6 +79,8 @@ def load(
     if not items:
         raise InputError(f"{file}: none of its {len(rows)} rows is a test item of {suite.name}")
     if not beside and "Instances" in rows[0]:  # upstream task files bring their own
+        beside = rows
+    if not beside and suite.lent:
         beside = rows
     shots = suite.shots(dev[0] if dev else file, beside, seed) if suite.shots and beside else {}
     return Bench(suite, subset(items, limit, seed), shots, (*files, *dev), len(items))

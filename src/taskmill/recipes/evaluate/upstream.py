@@ -32,7 +32,7 @@ def read_upstream(path: Path) -> Iterator[Mapping[str, Any]]:
     elif path.suffix == ".csv":
         yield from _mmlu(path, text)
     elif path.suffix == ".tsv":
-        for number, line in enumerate(text.splitlines()):
+        for number, line in enumerate(text.removesuffix("\n").split("\n")):
             question, tab, answer = line.rpartition("\t")
             if not tab:
                 raise InputError(f"{path}: line {number + 1} has no tab between question and answer")
