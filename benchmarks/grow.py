@@ -90,6 +90,10 @@ def journey(sources: list[str], out: Path, instances: int, **filters: object) ->
     }
 
 
+SHOWN = ("dataset", "mode", "task_name", "instruction", "input_fields", "output_field")
+"""What is kept of a task: nothing of the data's values."""
+
+
 def asked(data: Path, ref: str, out: Path) -> dict:
     """Ask a model about ASKED, with the rules beside it; return what became of whose tasks."""
     listed = json.loads((data / "CATALOG.json").read_text("utf-8"))["files"]
@@ -113,16 +117,19 @@ def asked(data: Path, ref: str, out: Path) -> dict:
         "calls": manifest["calls"]["total"],
         "tokens": manifest["tokens"],
         "modes": {mode: counts | {"dropped": lost[mode]} for mode, counts in manifest["modes"].items()},
-        "tasks": (out / "run" / "proposals.jsonl").read_text("utf-8").splitlines(),
+        "tasks": [
+            {name: row[name] for name in SHOWN}
+            for row in map(json.loads, (out / "run" / "proposals.jsonl").read_text("utf-8").splitlines())
+        ],
         "seconds": round(time.perf_counter() - begin, 1),
         "cpu_seconds": round(time.process_time() - used, 1),
     }
 
 
 def shown_asked(result: dict) -> str:
-    modes = result["modes"]
+    modes = {mode: result["modes"][mode] for mode in ("rules", "aware", "unaware")}
     lines = [f"| | {' | '.join(modes)} |", "|---|" + "--:|" * len(modes)]
-    for label, key in (("proposed", "proposed"), ("kept, and new beside those left of it", "kept")):
+    for label, key in (("proposed", "proposed"), ("kept, and not asked by one to the left", "kept")):
         lines.append(f"| {label} | " + " | ".join(f"{counts[key]:,}" for counts in modes.values()) + " |")
     for reason in sorted({reason for counts in modes.values() for reason in counts["dropped"]}):
         counts = " | ".join(f"{own['dropped'].get(reason, 0):,}" for own in modes.values())

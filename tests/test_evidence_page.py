@@ -63,7 +63,7 @@ def test_a_kept_result_has_no_path_and_its_numbers_are_the_pages(evidence, tmp_p
 
 def test_a_folder_without_a_result_is_refused(evidence, tmp_path):
     (tmp_path / "result.json").write_text('{"command": "synth"}')
-    with pytest.raises(SystemExit, match="no result of prove or ltd"):
+    with pytest.raises(SystemExit, match="no result of prove, ltd or train corpus"):
         evidence.save(tmp_path)
 
 
