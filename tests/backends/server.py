@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -123,6 +124,46 @@ def openai(seen: Seen, text: str | None = None, **message: Any) -> dict[str, Any
 
 def ok(seen: Seen) -> Act:
     return reply(openai(seen))
+
+
+def tokens(text: str) -> list[str]:
+    """Words with the space before them, and single signs: the tokens of a server that lists likelihoods."""
+    return re.findall(r" ?\w+|\W", text)
+
+
+ODDS = {(":", " yes"): -0.5, (":", " no"): -1.25, (" no", " way"): -0.75, (":", " A"): -1.5}
+"""Log-probabilities of a token behind another one; all others are -4."""
+
+
+def odds(before: str, token: str) -> float:
+    """The log-probability of a token behind a text."""
+    return ODDS.get(((tokens(before) or [""])[-1], token), -4.0)
+
+
+def echoed(
+    seen: Seen, likely: Callable[[str, str], float] = odds, *, start: str = "", written: int | None = None
+) -> dict[str, Any]:
+    """A prompt given back with its tokens' log-probabilities (`echo` with `logprobs`), new ones behind it.
+
+    `start` is a token that is counted in the offsets but is no text, as vLLM's server does.
+    """
+    assert (seen.body["echo"], seen.body["logprobs"]) == (True, 1)
+    written = seen.body["max_tokens"] if written is None else written
+    listed, values, offsets, at, text = [], [], [], 0, ""
+    for token in [*([start] if start else []), *tokens(seen.body["prompt"]), *[" so"] * written]:
+        values.append(likely(text, token) if at else None)
+        listed.append(token)
+        offsets.append(at)
+        at += len(token)
+        text += "" if token == start else token
+    found = openai(seen, text)
+    top = [{token: value} for token, value in zip(listed, values, strict=True)]
+    found["choices"][0]["logprobs"] = {
+        "tokens": listed, "token_logprobs": values, "text_offset": offsets, "top_logprobs": top
+    }  # fmt: skip
+    count = len(listed) - written
+    found["usage"] = {"prompt_tokens": count, "completion_tokens": written, "total_tokens": count + written}
+    return found
 
 
 def vllm(seen: Seen) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def tiny(tmp_path_factory):
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
+            head_dim=32,  # the least that vLLM's CPU kernels take
             max_position_embeddings=64,
             bos_token_id=0,
             eos_token_id=1,
@@ -192,6 +193,20 @@ def test_a_prompt_is_read_once_whatever_its_choices(hf_scorer, monkeypatch):
     assert next(hf_scorer.score([request])).logprobs == pytest.approx(many.logprobs, abs=1e-4)
     for key, found in by_key(hf_scorer, REQUESTS).items():  # a model without such a state
         assert found.logprobs == pytest.approx(whole[key].logprobs, abs=1e-4)
+
+
+def test_vllm_scores_are_those_of_transformers(tiny, hf_scorer):
+    pytest.importorskip("vllm", reason="vllm is not installed")
+    from taskmill.backends.vllm import VLLM
+
+    scorer = VLLM(str(tiny), engine={"dtype": "float32", "max_model_len": 64, "enforce_eager": True})
+    bad = [ScoreRequest("none", (), prompt="a"), ScoreRequest("wide", ("a",), prompt="a" * 70)]
+    found, known = by_key(scorer, [*REQUESTS, *bad]), by_key(hf_scorer, REQUESTS)
+    for request in REQUESTS:
+        assert found[request.key].tokens == known[request.key].tokens
+        assert found[request.key].logprobs == pytest.approx(known[request.key].logprobs, abs=1e-3)
+    assert found["none"].error == "no choices"
+    assert found["wide"].error
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The vLLM backend against a fake `vllm` module; the real one needs a GPU and is not run here.
+"""The vLLM backend against a fake `vllm` module; test_scorer.py runs the real one where it is installed.
 
 The fake imitates the documented API: `LLM(model=…)`, `generate` and `chat` with one SamplingParams per
 prompt, outputs in the order of the prompts, a ValueError for the whole call if one prompt is too long,
@@ -11,13 +11,13 @@ import os
 import sys
 import types
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from taskmill.backends import ModelConfig, load
 from taskmill.backends.vllm import VLLM
-from taskmill.calls import Request, Sampling
+from taskmill.calls import Request, Sampling, ScoreRequest
 from taskmill.errors import BackendError, MissingExtra
 
 LONGEST = 20
@@ -28,17 +28,45 @@ LONGEST = 20
 class SamplingParams:
     n: int
     temperature: float
-    top_p: float
-    max_tokens: int
-    stop: list[str] | None
-    seed: int | None
+    top_p: float = 1.0
+    max_tokens: int = 16
+    stop: list[str] | None = None
+    seed: int | None = None
     structured_outputs: Any = None
+    prompt_logprobs: int | None = None
+    detokenize: bool = True
 
 
 @dataclass
 class StructuredOutputsParams:
     choice: list[str] | None = None
     grammar: str | None = None
+
+
+def odds(before: str, token: str) -> float:
+    """The log-probability of a character behind another."""
+    return -(ord(before) % 7 + ord(token) % 5) / 8
+
+
+def listed(before: str, token: str) -> dict[int, Any]:
+    """What the engine lists at a place: its token and the likeliest."""
+    named = types.SimpleNamespace(logprob=odds(before, token), rank=2)
+    return {ord("~"): types.SimpleNamespace(logprob=-0.01, rank=1), ord(token): named}
+
+
+class Characters:
+    """A tokenizer of characters."""
+
+    chat_template, eos_token_id = "some", ord("$")
+
+    def __call__(self, text, add_special_tokens):
+        return {"input_ids": [*map(ord, "^" * add_special_tokens + text)]}
+
+    def apply_chat_template(self, turns, tokenize, add_generation_prompt):
+        assert (tokenize, add_generation_prompt) == (False, True)
+        if turns[0]["role"] == "system":
+            raise ValueError("no system\nturns")
+        return "".join(f"<{turn['content']}>" for turn in turns)
 
 
 @dataclass
@@ -52,6 +80,7 @@ class LLM:
     calls: list[tuple[str, int]] = field(default_factory=list)
     params: list[SamplingParams] = field(default_factory=list)
     queued: list[Any] = field(default_factory=list)
+    refusal: ClassVar[type[Exception]] = ValueError
 
     def __post_init__(self) -> None:
         if self.model == "missing/model":
@@ -68,18 +97,26 @@ class LLM:
         self.calls.append(("chat", len(conversations)))
         return self._run([turns[-1]["content"] for turns in conversations], params)
 
+    def get_tokenizer(self):
+        return Characters()
+
     def _run(self, prompts, params):
+        prompts = ["".join(map(chr, p["prompt_token_ids"])) if isinstance(p, dict) else p for p in prompts]
         for text, own in zip(prompts, params, strict=True):
             if len(text) > LONGEST:
-                raise ValueError(
+                raise self.refusal(
                     f"The decoder prompt (length {len(text)}) is longer than the maximum model length"
                 )
             if text == "die":
                 raise EngineDeadError("engine core died")
             self.params.append(own)
-            cut = "length" if text == "cut" else "abort" if text == "abort" else "stop"
+            cut = "length" if text == "cut" else "abort" if text in ("abort", "<abo>rt") else "stop"
             answer = types.SimpleNamespace(text=f"re: {text}", token_ids=[1] * 4, finish_reason=cut)
-            self.queued.append(types.SimpleNamespace(prompt_token_ids=[1] * len(text), outputs=[answer]))
+            output = types.SimpleNamespace(prompt_token_ids=[1] * len(text), outputs=[answer])
+            output.prompt_logprobs = None
+            if own.prompt_logprobs is not None and cut == "stop":
+                output.prompt_logprobs = [None, *map(listed, text, text[1:])]
+            self.queued.append(output)
         out, self.queued = self.queued, []
         return out
 
@@ -144,6 +181,63 @@ def test_prompts_and_messages_each_with_their_own_sampling(fake):
     assert LLM.last.params[2] == SamplingParams(1, 0, 1.0, 256, None, None)
 
 
+def test_scores_are_those_of_the_choices_tokens(fake):
+    requests = [
+        ScoreRequest("a", ("yes", "no", "maybe"), prompt="is it?"),
+        ScoreRequest("end", ("yes", "yes it"), prompt="is it?", end=True),
+        ScoreRequest("chat", ("no",), messages=(("user", "is it"),)),
+    ]
+    found = {s.key: s for s in VLLM("org/name").score(requests)}
+    texts = {"a": ("^is it?", ""), "end": ("^is it?", "$"), "chat": ("<is it>", "")}
+    for request in requests:
+        start, end = texts[request.key]
+        spelled = [choice + end for choice in request.choices]
+        sums = [sum(map(odds, start[-1] + choice, choice)) for choice in spelled]
+        assert found[request.key].logprobs == pytest.approx(sums, abs=1e-12)
+        assert found[request.key].tokens == tuple(map(len, spelled))
+    assert LLM.last.params[0] == SamplingParams(1, 0, max_tokens=1, prompt_logprobs=1, detokenize=False)
+    assert LLM.last.calls == [("generate", 6)]
+
+
+def test_what_cannot_be_scored_is_refused_alone(fake):
+    bad = [
+        ScoreRequest("none", (), prompt="a"),
+        ScoreRequest("hole", ("a", ""), prompt="a"),
+        ScoreRequest("system", ("a",), messages=(("system", "s"), ("user", "u"))),
+        ScoreRequest("wide", ("a", "b" * 20), prompt="abc"),
+        ScoreRequest("abort", ("c", "rt"), messages=(("user", "abo"),)),
+    ]
+    found = {s.key: s for s in VLLM("org/name").score([*bad, ScoreRequest("fine", ("b",), prompt="a")])}
+    assert found["none"].error == "no choices"
+    assert found["hole"].error == "a choice is empty"
+    assert found["system"].error == "the chat template refused: no system turns"
+    assert "longer than the maximum" in found["wide"].error
+    assert not found["fine"].error
+    assert found["abort"].error == "vLLM ended the request as abort, without log-probabilities"
+
+
+def test_scoring_is_lazy_and_one_by_one_where_asked(fake):
+    pulled = []
+    many = (pulled.append(i) or ScoreRequest(str(i), ("a", "b"), prompt="c") for i in range(9))
+    scores = VLLM("org/name", window=2).score(many)
+    next(scores)
+    assert pulled == [0, 1]
+    assert len(list(scores)) == 8
+    assert LLM.last.calls == [("generate", 2)] * 9
+    backend = load(ModelConfig(ref="vllm:org/name", deterministic=True))
+    list(backend.score([ScoreRequest("k", ("a", "b"), prompt="c")]))
+    assert LLM.last.calls == [("generate", 1)] * 2
+
+
+def test_a_dead_engine_ends_the_scoring(fake, monkeypatch):
+    def die(self, prompts, params, *, use_tqdm):
+        raise EngineDeadError("engine core died")
+
+    monkeypatch.setattr(LLM, "generate", die)
+    with pytest.raises(BackendError, match="vLLM stopped: EngineDeadError"):
+        list(VLLM("org/name").score([ScoreRequest("k", ("a",), prompt="c")]))
+
+
 def test_it_pulls_one_window_at_a_time(fake):
     pulled: list[str] = []
 
@@ -159,8 +253,18 @@ def test_it_pulls_one_window_at_a_time(fake):
     assert LLM.last.calls == [("generate", 3), ("generate", 3), ("generate", 1)]
 
 
+class VLLMClientError(Exception):
+    """No ValueError in 0.32."""
+
+
+@pytest.mark.parametrize("kind", [ValueError, VLLMClientError])
 @pytest.mark.parametrize("place", range(5))
-def test_a_prompt_that_is_too_long_fails_alone(fake, place):
+def test_a_prompt_that_is_too_long_fails_alone(fake, place, kind, monkeypatch):
+    if kind is not ValueError:
+        own = types.ModuleType("vllm.exceptions")
+        own.VLLMClientError = kind
+        monkeypatch.setitem(sys.modules, "vllm.exceptions", own)
+        monkeypatch.setattr(LLM, "refusal", kind)
     texts = ["a", "b", "c", "d"]
     texts.insert(place, "x" * 99)
     answers = {a.key: a for a in VLLM("org/name").generate(prompts(*texts))}

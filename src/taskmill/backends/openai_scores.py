@@ -93,7 +93,7 @@ class ScoreFormat(OpenAIFormat):
     def _weighed(
         self, request: Request, choice: dict[str, Any], completion_tokens: object
     ) -> tuple[list[float], list[int]] | str | None:
-        """Return log-probabilities and token counts, why this text has none, None if the server lists none."""
+        """Return log-probabilities and token counts, why there are none, None if the server lists none."""
         wanted = request.sampling.choices
         if request.messages:
             weights = top_logprobs.first_words(choice, wanted)
@@ -118,7 +118,7 @@ def _echoed(
     listed = choice.get("logprobs")
     if not isinstance(listed, Mapping):
         return None
-    columns = [listed.get(name) for name in ("tokens", "token_logprobs", "text_offset")]
+    columns: list[Any] = [listed.get(name) for name in ("tokens", "token_logprobs", "text_offset")]
     if not all(isinstance(column, list) and len(column) > written for column in columns):
         return None
     tokens, logprobs, offsets = (c[: len(c) - written] for c in columns)
@@ -128,10 +128,10 @@ def _echoed(
     raw = any(t.startswith("bytes:") for t in tokens)  # OpenAI's for a part of a character
     end = offsets[-1] + len(tokens[-1])
     border = len(prompt) if raw else end - len(wanted)
-    ends = [*offsets[1:], end]
-    first = next(i for i, (a, b) in enumerate(zip(offsets, ends, strict=True)) if b > border or a >= border)
-    if not raw and not "".join(tokens[first:]).endswith(wanted):
-        return "the server's tokens do not spell the choice, so where it begins is not known; " + ELSEWHERE
+    reach = [b > border or a >= border for a, b in zip(offsets, [*offsets[1:], end], strict=True)]
+    first = reach.index(True) if True in reach else len(tokens)
+    if first == len(tokens) or not (raw or "".join(tokens[first:]).endswith(wanted)):
+        return f"the server's tokens do not spell the choice, so where it begins is not known; {ELSEWHERE}"
     values = logprobs[first:]
     if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
         return "the choice's first token has no log-probability; put a longer prompt before it"

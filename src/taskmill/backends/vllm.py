@@ -36,6 +36,15 @@ def _import() -> Any:
     return vllm
 
 
+def _refusals() -> tuple[type[Exception], ...]:
+    """Return what vLLM raises for a request that it does not take."""
+    try:
+        from vllm.exceptions import VLLMClientError
+    except ImportError:  # older versions raise a ValueError
+        return (ValueError,)
+    return ValueError, VLLMClientError
+
+
 class VLLM:
     """A model in vLLM. The batch around a prompt may change its completion, seed or not."""
 
@@ -55,12 +64,14 @@ class VLLM:
         if the model cannot be loaded.
         """
         self._vllm = _import()
+        self._refusals = _refusals()
         settings = {"seed": 0, **(engine or {}), "trust_remote_code": False}
         if revision:
             settings |= {"revision": revision, "tokenizer_revision": revision}
+        broken: tuple[type[Exception], ...] = (OSError, RuntimeError, *self._refusals)
         try:
             self._llm = self._vllm.LLM(model=model, **settings)
-        except (OSError, RuntimeError, ValueError) as error:
+        except broken as error:
             raise BackendError(f"vLLM cannot load {model}: {_line(error)}") from error
         self._window = window
         self.model = identity("vllm", model, revision)
@@ -125,7 +136,7 @@ class VLLM:
             return []
         try:
             outputs = call(asked, settings, use_tqdm=False)
-        except ValueError as error:
+        except self._refusals as error:
             # vLLM checks prompts as it queues them, and one that is too long fails the whole call.
             if len(asked) == 1:
                 return [_line(error)]
