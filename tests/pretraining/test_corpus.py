@@ -227,10 +227,22 @@ def test_tuning_data_over_the_number_of_tokens_is_a_closed_gate(source, tmp_path
     assert "of 60 tokens, which leaves no room for texts; lower --tuning-repeat" in made["exit"]["reason"]
 
 
+def test_beside_much_tuning_data_the_texts_that_fit_still_get_pairs(source, tmp_path):
+    tuning = write(tmp_path / "t.jsonl", TUNING)
+    alone = corpus(config(source, tuning=(tuning,), tuning_repeat=50, augment=0.0), tmp_path / "alone")
+    taken = alone["tokens"]["tuning"]
+    own = config(source, tuning=(tuning,), tuning_repeat=50, augment=0.5, tokens=taken + 800)
+    made = corpus(own, tmp_path / "out")
+    assert made["tokens"]["tuning"] == taken > 2000
+    assert abs(sum(made["tokens"].values()) - taken - 800) <= 4
+    assert 0.3 <= made["augmented_share"] <= 0.7
+
+
 def test_more_tokens_than_there_are_is_a_closed_gate(source, tmp_path):
     manifest = corpus(config(source, tokens=10**6), tmp_path / "out")
     assert manifest["exit"]["code"] == 3
     assert "of 1,000,000 tokens" in manifest["exit"]["reason"]
+    assert "over_target" not in manifest["dropped"]
     assert manifest["documents"]["augmented"] == 8
     assert manifest["documents"]["raw"] == 32
 
@@ -412,6 +424,7 @@ def test_texts_in_a_script_without_spaces(tmp_path):
         ({"task": ("summarization",)}, "no question with an answer"),
         ({"general_ratio": "much"}, "is no ratio"),
         ({"general_ratio": "0:1"}, "is no ratio"),
+        ({"general_ratio": "inf:1"}, "is no ratio"),
         ({"context": 300}, "leaves no room"),
     ],
 )

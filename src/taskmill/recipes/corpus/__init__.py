@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -145,19 +146,12 @@ def corpus(
 
 def _make(session: Session, config: CorpusConfig, held: HeldOut, ratio: float) -> None:
     # Every command's start reads this file for its flags; only a corpus needs the rest.
-    from taskmill.recipes.corpus.build import Recipe, build
+    from taskmill.recipes.corpus.build import Recipe, build, tuning_tokens
     from taskmill.recipes.corpus.pairs import Wanted, screen, synthesize
 
     ingested = stages.ingest(session, config.sources, config.ingest)
     screened = screen(session, ingested, held)
     access = stages.ModelAccess(config.model, config.budget, config.ledger)
-    wanted = Wanted(config.augment, config.rounds, config.pairs, _domain(config, ratio), config.seed)
-    how = _style(config) if _format(config) == "pairs" else questions(config.model, config.task, config.seed)
-    synthesized = synthesize(session, screened, how, wanted, access, held, config.tokenizer)
-    source, folder = session.run.stage(3, "synthesize"), session.run.stage(4, "curate")
-    key = stages.stage_key("curate", synthesized, held.key)
-    marker = session.run.finished(folder, key) or stages.settle(session, source, folder, key, held)
-    session.manifest["funnel"]["curate"] = marker["funnel"]
     recipe = Recipe(
         config.augment,
         config.rounds,
@@ -170,6 +164,15 @@ def _make(session: Session, config: CorpusConfig, held: HeldOut, ratio: float) -
         config.tokenizer,
         config.seed,
     )
+    # of texts from the sources and their pairs, 0 for all
+    domain = max(1, round(recipe.domain) - tuning_tokens(recipe, held)) if config.tokens else 0
+    wanted = Wanted(config.augment, config.rounds, config.pairs, domain, config.seed)
+    how = _style(config) if _format(config) == "pairs" else questions(config.model, config.task, config.seed)
+    synthesized = synthesize(session, screened, how, wanted, access, held, config.tokenizer)
+    source, folder = session.run.stage(3, "synthesize"), session.run.stage(4, "curate")
+    key = stages.stage_key("curate", synthesized, held.key)
+    marker = session.run.finished(folder, key) or stages.settle(session, source, folder, key, held)
+    session.manifest["funnel"]["curate"] = marker["funnel"]
     build(session, (screened, str(marker["digest"])), recipe, held)
 
 
@@ -189,16 +192,6 @@ def _report(out: Path, manifest: Mapping[str, Any], config: Mapping[str, Any]) -
     from taskmill.report.corpus import write_corpus_report
 
     write_corpus_report(out / "report.html", manifest, config, samples(out / "data"))
-
-
-def _domain(config: CorpusConfig, ratio: float) -> int:
-    """Return about how many tokens of texts from the sources and their pairs are wanted, 0 for all."""
-    if not config.tokens:
-        return 0
-    from taskmill.recipes.corpus.extras import tuning_tokens
-
-    whole = config.tokens / (1 + ratio) if config.general else config.tokens
-    return max(1, round(whole - config.tuning_repeat * tuning_tokens(config.tuning)))
 
 
 def format_of_model(asked: str, ref: str) -> str:
@@ -262,7 +255,7 @@ def _ratio(text: str) -> float:
         own, other = float(general), float(rest)
     except ValueError:
         own = other = 0.0
-    if not (own > 0 and other > 0):
+    if not (0 < own < inf and 0 < other < inf):
         raise ConfigError(f"general_ratio: {text!r} is no ratio; write general:rest such as 1:1")
     return own / other
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,7 +50,7 @@ from taskmill.record import (
 )
 from taskmill.store import SortedParts, StageWriter, parts
 
-__all__ = ["Recipe", "build"]
+__all__ = ["Recipe", "build", "tuning_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,36 @@ class Recipe:
     length: int
     tokenizer: str
     seed: int
+
+    @property
+    def domain(self) -> float:
+        """Return the tokens wanted of all but general instructions."""
+        return self.tokens / (1 + self.ratio)
+
+
+def tuning_tokens(recipe: Recipe, held: HeldOut) -> int:
+    """Return the tokens that the tuning data will take, all copies: what is left for texts is known by it.
+
+    Raises InputError for a file of tuning data that cannot be read.
+    """
+    if not recipe.tuning:
+        return 0
+    making = _making(tokenizers.load_text_tokenizer(recipe.tokenizer), recipe)
+    return sum(row.tokens for row in _tuning_rows(making, recipe, held, Extra()))
+
+
+def _making(tokenizer: TextTokenizer, recipe: Recipe, whole: Mapping[str, str] | None = None) -> Making:
+    room = recipe.length - 1 - len(tokenizer.begin)  # the end token has a place, too
+    return Making(tokenizer, recipe.seed, max(room, 1), whole)
+
+
+def _tuning_rows(making: Making, recipe: Recipe, held: HeldOut, extra: Extra) -> Iterator[Row]:
+    if not recipe.tuning:
+        return
+    records = read_annotated(recipe.tuning, held, extra)
+    for chain in tuning_chains(records, recipe.rounds):
+        for copy in range(recipe.tuning_repeat):
+            yield from making.chain("tuning", chain, copy)
 
 
 def build(session: Session, made_from: tuple[str, str], recipe: Recipe, held: HeldOut) -> None:
@@ -110,9 +140,8 @@ class _Building:
     ) -> None:
         self.session, self.folder, self.recipe, self.held = session, folder, recipe, held
         self.run, self.tokenizer = session.run, tokenizer
-        room = recipe.length - 1 - len(tokenizer.begin)  # the end token has a place, too
         whole = {d.id: d.source.parent for d in self._documents() if d.source.parent not in ("", d.id)}
-        self.making = Making(tokenizer, recipe.seed, max(room, 1), whole)
+        self.making = _making(tokenizer, recipe, whole)
         self.left_out: Counter[str] = Counter()
         self.extras = {"tuning": Extra(), "general": Extra()}
 
@@ -123,13 +152,12 @@ class _Building:
         accepted = list(self._examples())
         writer.count(len(accepted))
         ordered, kept, lost = distinct(accepted)
-        domain = recipe.tokens / (1 + recipe.ratio) if recipe.tokens else 0
-        tuning = self._tuning()
+        tuning = list(_tuning_rows(self.making, recipe, self.held, self.extras["tuning"]))
         augmented = [row for chain in ordered.values() for row in self.making.chain("augmented", chain)]
         self.session.progress(Progress("corpus", len(augmented), None, len(augmented)))
         raw = self._raw({name for row in augmented for name in row.texts})
         if recipe.tokens:
-            wanted = max(0, round(domain) - _tokens(tuning))
+            wanted = max(0, round(recipe.domain) - _tokens(tuning))
             augmented = self._chosen(augmented, raw, wanted)
             kept, over = _used(kept, augmented)
             lost += over
@@ -181,16 +209,9 @@ class _Building:
         detail = f"{self.recipe.tokens} tokens were asked for and are there without it"
         gone = (document for document in self._documents() if document.id not in there)
         writer.add([Dropped(document, "corpus", Reason.OVER_TARGET, detail) for document in gone])
-        self.left_out[str(Reason.OVER_TARGET)] += writer.finish()
+        if over := writer.finish():
+            self.left_out[str(Reason.OVER_TARGET)] += over
         return taken
-
-    def _tuning(self) -> list[Row]:
-        if not self.recipe.tuning:
-            return []
-        records = read_annotated(self.recipe.tuning, self.held, self.extras["tuning"])
-        copies = range(self.recipe.tuning_repeat)
-        texts = tuning_chains(records, self.recipe.rounds)
-        return [row for chain in texts for copy in copies for row in self.making.chain("tuning", chain, copy)]
 
     def _general(self, rest: int) -> tuple[list[Row], dict[str, Any]]:
         """Return instruction rows of `ratio` times `rest` tokens; short ones are repeated by epochs."""

@@ -10,16 +10,14 @@ from typing import Any
 
 from taskmill.errors import InputError
 from taskmill.ids import content_id
-from taskmill.ingest.tokens import count_tokens
 from taskmill.recipes.evaluation_sets import HeldOut
 from taskmill.recipes.layouts import as_examples, has_layout, with_answer
 from taskmill.recipes.tables import read_table
 from taskmill.record import EXAMPLE_SCHEMA, Dropped, Example, Reason, Source, examples
 from taskmill.render import answer, prompt
 from taskmill.synthesize.casting import CAP, Annotated, capped, cast, from_row, incomplete
-from taskmill.synthesize.pair_format import Shown, render
 
-__all__ = ["Extra", "read_annotated", "read_general", "tuning_tokens"]
+__all__ = ["Extra", "read_annotated", "read_general"]
 
 STAGE = "corpus"
 
@@ -117,12 +115,6 @@ def _read(source: str, extra: Extra) -> list[Annotated]:
 def _holds(record: Annotated, held: HeldOut) -> str | None:
     pairs = (Example("", "", record.context, pair.question, pair.answer) for pair in record.pairs)
     return next((match.detail for pair in pairs if (match := held.match(pair)) is not None), None)
-
-
-def tuning_tokens(sources: Sequence[str]) -> int:
-    """Return about how many tokens the annotated texts have, once."""
-    records = read_annotated(sources, HeldOut(("none",)), Extra()) if sources else []
-    return sum(count_tokens(render([Shown(r.context, r.pairs)])) for r in records)
 
 
 def read_general(sources: Sequence[str], held: HeldOut, extra: Extra) -> list[tuple[str, str, str]]:
