@@ -1,11 +1,6 @@
 """The requirements of the mixture and of the evaluation (R1 to R34), each with the tests that hold it."""
 
-import ast
-from pathlib import Path
-
 import pytest
-
-TESTS = Path(__file__).parent
 
 REQUIREMENTS = {
     1: ("pure Python, light import, local files with their hashes", [
@@ -192,11 +187,9 @@ REQUIREMENTS = {
 
 
 @pytest.mark.parametrize("number", range(1, 35))
-def test_a_requirement_has_its_tests(number):
+def test_a_requirement_has_its_tests(number, is_a_test):
     words, named = REQUIREMENTS[number]
     assert words
     assert named
     for one in named:
-        file, _, name = one.partition("::")
-        tree = ast.parse((TESTS / file).read_text("utf-8"))
-        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, one
+        assert is_a_test(one), one
