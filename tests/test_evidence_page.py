@@ -17,6 +17,13 @@ def evidence(monkeypatch):
     return benchmarks.evidence
 
 
+@pytest.fixture
+def page_of(evidence):
+    import benchmarks.evidence_page
+
+    return benchmarks.evidence_page
+
+
 def run_folder(path):
     """A finished run of prove, in numbers that stand nowhere else."""
     arms = {
@@ -30,12 +37,12 @@ def run_folder(path):
         "overlap": {},
         "verdict": "…",
     }
-    learned = {"none": {"rows": 0}, "ours": {"rows": 77}}
+    learned = {"none": {"rows": 0, "read": 0.0}, "ours": {"rows": 77, "read": 5120.0}}
     record = {
         "command": "prove", "student": "small#1", "result": result,
         "targets": {"tales": {"sizes": {"passages": 31, "questions": 93}}},
         "config": {"text": "/home/me/pool.parquet", "arms": ["none", "ours"], "seeds": 2},
-        "details": {"tales": {"learned": learned, "questions": 93}},
+        "details": {"tales": {"learned": learned, "questions": 93, "curve": []}},
     }  # fmt: skip
     (path / "units" / "a").mkdir(parents=True)
     (path / "units" / "a" / "unit.json").write_text(json.dumps({"all_s": 666.0}))
@@ -43,7 +50,7 @@ def run_folder(path):
     return path
 
 
-def test_a_kept_result_has_no_path_and_its_numbers_are_the_pages(evidence, tmp_path, monkeypatch):
+def test_a_kept_result_has_no_path_and_its_numbers_are_the_pages(evidence, page_of, tmp_path, monkeypatch):
     monkeypatch.setattr(evidence, "KEPT", tmp_path / "kept")
     evidence.save(run_folder(tmp_path / "tales"))
     (name,) = evidence.kept()
@@ -54,8 +61,8 @@ def test_a_kept_result_has_no_path_and_its_numbers_are_the_pages(evidence, tmp_p
     assert "| tales | +28.9 | -1.2 to +33.3 | undecided |" in page
     assert "| tales | 13.6 (11.1-16.0) | 42.4 (37.8-48.9) | 93 | 77 | ours forget | 11.1 |" in page
     assert "`taskmill prove tales.yaml --arms none,ours --seeds 2 --passages 31 --test-items 93`" in page
-    papers = " ".join(paper for _, paper in evidence.PAPERS.values())
-    told = set(re.findall(r"\d+\.\d", page)) - set(re.findall(r"\d+\.\d", papers + evidence.HEAD))
+    papers = " ".join(paper for _, paper in page_of.PAPERS.values())
+    told = set(re.findall(r"\d+\.\d", page)) - set(re.findall(r"\d+\.\d", papers + page_of.HEAD))
     machine = next(iter(evidence.kept().values()))["machine"]
     told -= {f"{machine['memory_gb']:g}", *re.findall(r"\d+\.\d", machine["cpu"])}
     assert told == {"28.9", "1.2", "33.3", "13.6", "11.1", "16.0", "42.4", "37.8", "48.9"}
@@ -63,8 +70,91 @@ def test_a_kept_result_has_no_path_and_its_numbers_are_the_pages(evidence, tmp_p
 
 def test_a_folder_without_a_result_is_refused(evidence, tmp_path):
     (tmp_path / "result.json").write_text('{"command": "synth"}')
-    with pytest.raises(SystemExit, match="no result of prove, ltd or train corpus"):
+    with pytest.raises(SystemExit, match="no result of prove, ltd, ablate --train or train corpus"):
         evidence.save(tmp_path)
+
+
+def changed(path, change):
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+def test_a_size_curve_is_a_table_with_what_is_enough(evidence, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "KEPT", tmp_path / "kept")
+    curve = [{"rows": n, "score": n / 1000, "interval": [0.01, 0.2], "seeds": []} for n in (10, 77)]
+
+    def told(record):
+        record["config"] |= {"sizes": ["10"], "gain": 0.02}
+        fit = {"why": "", "enough": {"value": 41.6, "low": 20.2, "high": None}}
+        record["details"]["tales"] |= {"curve": curve, "fit": fit}
+
+    changed(run_folder(tmp_path / "tales") / "record.json", told)
+    evidence.save(tmp_path / "tales")
+    page = evidence.render(evidence.kept())
+    assert "| 0 | 13.6 | 11.1 to 16.0 |\n| 10 | 1.0 | 1.0 to 20.0 |\n| 77 | 7.7 | 1.0 to 20.0 |" in page
+    assert "42 rows come within 2 points of all\n(20 to more than tried)." in page
+    assert "--test-items 93 --sizes 10`" in page
+
+
+def matrix_of(record):
+    """The record of two targets whose arms are tables."""
+    one = {
+        "arms": {
+            "none": {"score": 0.1, "interval": [0.05, 0.15], "seeds": [0.1]},
+            "A": {"score": 0.34, "interval": [0.3, 0.4], "seeds": [0.34]},
+            "B": {"score": 0.07, "interval": [0.05, 0.09], "seeds": [0.07]},
+        },
+        "effects": {
+            "A-B": {"delta": 0.27, "interval": [0.2, 0.3]},
+            "A-none": {"delta": 0.24, "interval": [0.15, 0.35]},
+            "B-none": {"delta": -0.03, "interval": [-0.1, 0.01]},
+        },
+        "retention": {"passed": True, "failed": []},
+    }
+    detail = {"learned": {"A": {"rows": 9, "read": 4321.0}}, "questions": 30, "curve": []}
+    record["config"] |= {"arms": ["none", "A=/home/me/a.parquet", "B=b.parquet"]}
+    record["result"] = one | {"targets": {"tales": one, "facts": one}}
+    record["details"] = {"tales": detail, "facts": detail}
+    record["targets"] |= {"facts": record["targets"]["tales"]}
+
+
+def test_datasets_by_capabilities_are_a_matrix(evidence, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "KEPT", tmp_path / "kept")
+    changed(run_folder(tmp_path / "sets") / "record.json", matrix_of)
+    evidence.save(tmp_path / "sets")
+    assert "/home" not in (tmp_path / "kept" / "sets.json").read_text()
+    page = evidence.render(evidence.kept())
+    cell = "34.0 (30.0-40.0)"
+    assert f"| A | {cell} | {cell} | {cell} |" in page
+    assert "| B | -3.0 (-10.0 to +1.0), undecided |" in page
+    assert "4,321 tokens a student, 2 seeds, 30, 30 questions" in page
+    assert "taskmill prove sets.yaml --out runs/sets" in page
+    assert "| sets |" not in page.partition("## Machines")[0]
+
+
+def test_an_ablation_says_what_each_part_is_worth(evidence, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "KEPT", tmp_path / "kept")
+    run_folder(tmp_path / "parts" / "students")
+    record = tmp_path / "parts" / "students" / "record.json"
+    changed(record, matrix_of)
+    record.write_text(
+        record.read_text().replace('"A', '"full').replace('-B"', '-no-cot"').replace('"B', '"no-cot')
+    )
+    drawn = {
+        arm: {"rows": 40, "shares": {"few_shot": 0.25, "cot": cot}, "tasks": 7, "sources": {"a": 30, "b": 10}}
+        for arm, cot in (("full", 0.5), ("no-cot", 0.0))
+    }
+    result = {"command": "ablate", "rows": 40, "arms": drawn, "checks": {}, "students": {}}
+    (tmp_path / "parts" / "result.json").write_text(json.dumps(result))
+    evidence.save(tmp_path / "parts")
+    page = evidence.render(evidence.kept())
+    assert "| no-cot | 25 % | 0 % | 7 | 75 % |" in page
+    assert "| no-cot | -27.0 (-30.0 to -20.0), less |" in page  # the result has full against no-cot
+    assert "| none | -24.0 (-35.0 to -15.0), less |" in page
+    assert "--arms no-cot --rows 40 --train flan/proof.yaml" in page
+    assert "| parts | small#1 |" in page
+    assert "| 11.1 |" in page
 
 
 def test_the_page_is_the_one_that_the_kept_results_give(evidence):

@@ -115,6 +115,34 @@ def test_several_targets_have_their_own_results_and_a_mean(tables, tmp_path):
     assert "By target: spans: helps" in result["verdict"]
 
 
+def test_targets_without_passages_share_their_students(tables, tmp_path):
+    """Datasets by capabilities: each dataset is learned once, and nothing of any test is learned."""
+    asked_b = questions(20, 7000)
+    told = [{"instruction": q["question"], "input": q["context"], "output": "x"} for q in asked_b[:3]]
+    some = write(tmp_path / "some.parquet", [*rows_of(40), *told])
+    few = write(tmp_path / "few.parquet", rows_of(30, 200))
+    arms = ["none", f"much={some}", f"little-one={few}"]
+    both = [{"name": "a"}, {"name": "b", "test": write(tmp_path / "b.parquet", asked_b)}]
+    tested = {"test": tables["test"], "arms": arms}
+    pupil = Pupil()
+    record = run(tested, tmp_path / "both", pupil, targets=both)
+    assert len(pupil.calls) == 2 + 1 + 2 * 2  # the speed for each target, the base, two seeds of each table
+    assert not any(row.context == q["context"] for rows in pupil.learned for row in rows for q in asked_b)
+    assert record["units"] == {"all": 5, "made": 5, "reused": 0}
+    result = record["result"]
+    own = run(tested, tmp_path / "b", test=both[1]["test"])["result"]
+    for arm, line in own["arms"].items():
+        assert result["targets"]["b"]["arms"][arm]["seeds"] == line["seeds"]
+    for one in result["targets"].values():
+        assert one["overlap"]["rows"]["much"] == {"rows": 43, "of_the_test": 3}
+    page = Balanced()
+    page.feed((tmp_path / "both" / "report.html").read_text())
+    assert not page.open
+    assert "Arms by targets scores, and what they are beyond those of none" in " ".join(page.text.split())
+    again = run(tested, tmp_path / "both", pupil, targets=both)
+    assert again["units"] == {"all": 5, "made": 0, "reused": 5}
+
+
 def test_a_table_against_itself_makes_no_difference(tables, tmp_path):
     given = write(tmp_path / "a.parquet", rows_of(40))
     pupil = Pupil()

@@ -80,6 +80,7 @@ def write_prove_report(path: Path, record: Mapping[str, Any]) -> Path:
         "makes": bool({"ours", "ours-unfiltered", "ours+replay"} & set(result["arms"])),
         "figures": _figures(record),
         "overall": forest(result["effects"]) if "targets" in result else {},
+        "matrix": _matrix(result) if "targets" in result else [],
         "targets": [
             _target(name, result.get("targets", {}).get(name, result), details, record["targets"][name])
             for name, details in record["details"].items()
@@ -88,6 +89,29 @@ def write_prove_report(path: Path, record: Mapping[str, Any]) -> Path:
     }
     atomic_write(path, render("prove.html.j2", slots).encode())
     return path
+
+
+def _matrix(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the lines of the table of arms by targets: scores, and what each arm has over the last one.
+
+    The last is `none` where that is an arm. Each line ends with the mean over the targets.
+    """
+    columns = {**result["targets"], "mean": result}
+    arms = result["arms"]
+    last = next(two for two in arms if all(f"{two}-{one}" not in result["effects"] for one in arms))
+    lines = []
+    for arm in arms:
+        cells = []
+        for name, one in columns.items():
+            effect = one["effects"].get(f"{arm}-{last}")
+            low, high = effect["interval"] if effect else (0.0, 0.0)
+            state = "good" if low > 0 else "bad" if high < 0 else "dim"
+            cells.append(
+                {"target": name, "score": one["arms"][arm]["score"], "effect": effect, "state": state}
+            )
+        kept = result["retention"]["arms"].get(arm)
+        lines.append({"arm": arm, "cells": cells, "kept": kept, "last": last})
+    return lines
 
 
 def _target(

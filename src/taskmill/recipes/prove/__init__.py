@@ -29,7 +29,7 @@ from taskmill.recipes.prove.arms import Lost, Stock, make, stocks
 from taskmill.recipes.prove.config import ProveConfig, Target, of_mapping, targets_of
 from taskmill.recipes.prove.items import asked
 from taskmill.recipes.prove.judge import Judged, judge, together
-from taskmill.recipes.prove.overlap import RULE
+from taskmill.recipes.prove.overlap import RULE, Guard
 from taskmill.recipes.prove.plan import Sizes
 from taskmill.recipes.prove.prepare import Side, planned, side_of
 from taskmill.recipes.prove.students import grid_of, learned
@@ -95,49 +95,78 @@ def _proved(
     report: OnProgress,
 ) -> dict[str, Any]:
     """Make all rows, train and ask all students, and return what they show."""
-    sizes = [Sizes(**plans[side.target.name]["sizes"]) for side in sides]
-    pairs = list(zip(sides, sizes, strict=True))
-    found = [_rows(folder, config, side, own, learner, report) for side, own in pairs]
-    lost = [(side.target.name, one) for side, (_, lost, _) in zip(sides, found, strict=True) for one in lost]
+    groups = _groups(config, [(side, Sizes(**plans[side.target.name]["sizes"])) for side in sides])
+    found = [_rows(folder, config, group, learner, report) for group in groups]
+    lost = [(_named(group), one) for group, (_, lost, _) in zip(groups, found, strict=True) for one in lost]
     _write_dropped(folder / "dropped.parquet", lost)
     results: dict[str, Judged] = {}
     units = made = 0
-    for (side, own), (stock, _, looked) in zip(pairs, found, strict=True):
-        name, test = side.target.name, side.test.first(own.questions)
-        items = asked(test)
-        grid = grid_of(_limited(config, own), stock, learner, items, general)
-        place = f"{name}: " if len(sides) > 1 else ""
-        speed = Speed(**plans[name]["speed"])
+    for group, (stock, _, looked) in zip(groups, found, strict=True):
+        tests = [side.test.first(own.questions) for side, own in group]
+        prompts = [asked(test) for test in tests]
+        items = [item for own in prompts for item in own]
+        grid = grid_of(_limited(config, group), stock, learner, items, general)
+        place = f"{_named(group)}: " if len(groups) > 1 else ""
+        speed = Speed(**plans[group[0][0].target.name]["speed"])
         done, count = learned(
             folder / "units", grid, items, learner, general, config.keep, speed, report, place
         )
         units, made = units + len(grid.units), made + count
-        overlap = {
-            "passages": side.pool.read,
-            "removed": dict(side.pool.overlap),
-            "left": len(side.pool.kept),
-            "rows": looked,
-            "rule": RULE,
-        }
-        results[name] = judge(config, side.target, test, grid, done, overlap)
+        first = 0
+        for (side, _), test, own_prompts in zip(group, tests, prompts, strict=True):
+            own = _answers(done, first, len(own_prompts))
+            first += len(own_prompts)
+            overlap = _overlap(side, looked)
+            results[side.target.name] = judge(config, side.target, test, grid, own, overlap)
     counts = {"all": units, "made": made, "reused": units - made}
     return together(config, results) | {"units": counts}
 
 
-def _limited(config: ProveConfig, sizes: Sizes) -> ProveConfig:
+Group = Sequence[tuple[Side, Sizes]]
+"""Targets that the same students are asked about."""
+
+
+def _groups(config: ProveConfig, pairs: Group) -> list[Group]:
+    """Return the targets by their students: each has its own, unless no arm learns from its passages."""
+    return [[pair] for pair in pairs] if config.uses_pool else [pairs]
+
+
+def _named(group: Group) -> str:
+    return ", ".join(side.target.name for side, _ in group)
+
+
+def _answers(done: Mapping[str, Mapping[str, Any]], first: int, count: int) -> dict[str, dict[str, Any]]:
+    """Return the students with their answers to `count` prompts from the one numbered `first` on."""
+    part = slice(first, first + count)
+    return {key: {**unit, "answers": unit["answers"][part]} for key, unit in done.items()}
+
+
+def _overlap(side: Side, looked: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    return {
+        "passages": side.pool.read,
+        "removed": dict(side.pool.overlap),
+        "left": len(side.pool.kept),
+        "rows": looked,
+        "rule": RULE,
+    }
+
+
+def _limited(config: ProveConfig, group: Group) -> ProveConfig:
     """Return the configuration with the planned number of rows, where passages do not limit them."""
-    return config if config.uses_pool else replace(config, rows=sizes.passages)
+    return config if config.uses_pool else replace(config, rows=min(own.passages for _, own in group))
 
 
 def _rows(
-    folder: Path, config: ProveConfig, side: Side, sizes: Sizes, learner: Learner, report: OnProgress
+    folder: Path, config: ProveConfig, group: Group, learner: Learner, report: OnProgress
 ) -> tuple[dict[str, Stock], list[Lost], dict[str, dict[str, int]]]:
     """Return what each arm may learn, what is left out, and what was looked at (`stocks`)."""
+    side, sizes = group[0]
     pool = side.pool.kept[: sizes.passages] if config.uses_pool else []
+    guard = side.guard if len(group) == 1 else Guard([q for own, _ in group for q in own.test.questions])
     made = None
     if config.makes:
         made = make(pool, config, side.target, side.test, folder / side.target.name, report)
-    found, lost, looked = stocks(pool, made, config, side.guard, learner.lengths)
+    found, lost, looked = stocks(pool, made, config, guard, learner.lengths)
     return found, [*side.pool.lost, *lost], looked
 
 

@@ -78,21 +78,27 @@ def _f1(said: Array, gold: Array, labels: int, weights: Array) -> Array:
 
 
 @lru_cache(maxsize=8)
-def _weights(seeds: int, items: int, seed: int, name: str) -> tuple[Array, Array]:
+def _weights(seeds: int, items: int, seed: int, name: str, students: str) -> tuple[Array, Array]:
     """Return how often each resample holds each seed and each question, the plain sample first."""
-    stream = np.random.Generator(np.random.PCG64(draw(seed, f"{name} {seeds} {items}", "prove bootstrap")))
-    of_seeds, of_items = crossed(seeds, items, DRAWS, stream)
-    return np.vstack([np.ones((1, seeds)), of_seeds]), np.vstack([np.ones((1, items)), of_items])
+    found = []
+    for what, count in ((f"students of {students}", seeds), (f"questions of {name}", items)):
+        chance = draw(seed, f"{what} {count}", "prove bootstrap")
+        times, _ = crossed(count, 1, DRAWS, np.random.Generator(np.random.PCG64(chance)))
+        found.append(np.vstack([np.ones((1, count)), times]))
+    return found[0], found[1]
 
 
-def scores(arms: Mapping[str, Outcomes], seeds: int, seed: int, name: str) -> dict[str, Array]:
+def scores(
+    arms: Mapping[str, Outcomes], seeds: int, seed: int, name: str, students: str = ""
+) -> dict[str, Array]:
     """Return each arm's score, float64 [1 + DRAWS]: of the sample itself, then of its resamples.
 
     Seeds and questions are resampled apart and crossed (the pigeonhole bootstrap of Owen, 2007, which errs
-    on the wide side). `name` makes the resamples of one target independent of another's.
+    on the wide side). `name` makes the resamples of one target's questions independent of another's,
+    `students` (default: the same) those of its seeds: targets that the same students answer share them.
     """
     items = next(iter(arms.values())).values.shape[2]
-    of_seeds, of_items = _weights(seeds, items, seed, name)
+    of_seeds, of_items = _weights(seeds, items, seed, name, students or name)
     return {arm: outcomes.resampled(of_seeds, of_items) for arm, outcomes in arms.items()}
 
 

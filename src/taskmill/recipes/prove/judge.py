@@ -34,7 +34,8 @@ def judge(
     """Return what the students of one target show."""
     outcomes = {arm: _outcomes(test, done, keys) for arm, keys in grid.arms.items() if arm}
     seed, confidence = config.train.seed, config.confidence
-    found = scores(outcomes, config.seeds, seed, target.name)
+    shared = "" if config.uses_pool else "all targets"
+    found = scores(outcomes, config.seeds, seed, target.name, shared)
     about = f" on {target.name}" if target.name else ""
     state, verdict = verdict_of(found, config.gain, confidence, test.metric, about)
     retention = _retention(config, grid, done)

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,12 @@ def planned(
     tried = [_tried(folder, config, side, learner, report) for side in sides]
     left = (limit - (time.monotonic() - began)) / len(sides)
     found = {}
+    # Students that all targets share are trained once: each target bears its part.
+    parts = 1 if config.uses_pool else len(sides)
+    probes = ceil(len(general.items) / parts)
     for side, (speed, making, most) in zip(sides, tried, strict=True):
-        rest = (speed, making), (len(side.test.wordings), len(general.items))
+        part = speed._replace(unit=speed.unit / parts, token=speed.token / parts)
+        rest = (part, making), (len(side.test.wordings), probes)
         sizes = chosen(config, *rest[0], most, left, *rest[1]) if isfinite(limit) else most
         found[side.target.name] = {
             **as_record(speed, making, sizes),

@@ -1,0 +1,340 @@
+"""docs/evidence.md, written from kept results: what a paper claims, its number, ours, the command."""
+
+PAPERS = {
+    "ours-none": (
+        "Rows made of a target's own passages help a student on it",
+        "+22.1 F1, mean over 7 targets and 3 students of 7B (Bonito, arXiv 2402.18334, abstract)",
+    ),
+    "tapt-none": (
+        "Next-word training on the same passages does not",
+        "-0.8 F1, the same mean (Bonito, abstract)",
+    ),
+    "ours-tapt": (
+        "The rows do more than the passages alone",
+        "+22.9 F1 (Bonito, the difference of the two)",
+    ),
+    "ours-ours-unfiltered": (
+        "The checks make the rows better, at as many rows",
+        "not measured there: Bonito has no checks",
+    ),
+}
+"""Effects of `taskmill prove` that a paper makes a claim about: the claim, and the paper's number."""
+
+
+READ_ON = (
+    "taskmill corpus read_on/reddit_texts.jsonl read_on/pubmed_texts.jsonl "
+    "--model openvino:bonito-smollm2-135m --rounds 2 --augment 1 --pairs 3 --length 1024 "
+    "--against read_on/reddit_test.jsonl,read_on/pubmed_test.jsonl --out corpus"
+)
+"""The command that makes the corpus, in the folder of the recipes."""
+
+
+def render(results):
+    """Return the page of kept results (name → what `save` kept)."""
+    proofs = {name: one for name, one in results.items() if one["command"] == "prove"}
+    own = {name: one for name, one in proofs.items() if set(one["config"]["arms"]) <= OWN_ARMS}
+    targets = {
+        target: (name, result, one)
+        for name, one in own.items()
+        for target, result in (
+            one["result"].get("targets") or {next(iter(one["details"])): one["result"]}
+        ).items()
+    }
+    lines = [
+        HEAD,
+        *effects(targets),
+        "",
+        *arms(targets),
+        "",
+        *curves(targets),
+        *ablations({name: one for name, one in results.items() if one["command"] == "ablate"}),
+        *matrices({name: one for name, one in proofs.items() if name not in own}),
+        *ltd_claims(results),
+        *pretrained(results),
+        *machines(results),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+OWN_ARMS = {"none", "tapt", "ours", "ours-unfiltered", "ours+replay", "random"}
+"""Arms of `prove` that are no table of the user's."""
+
+
+HEAD = """# Evidence
+
+What the papers claim, tried with our own tools at the scale of a small machine: a student of 135M parameters,
+rows by the embedded generator, some hundred of them, some dozens of questions. A claim that does not hold
+here is shown as such. Numbers are read from kept results; each line can be run again with the command beside
+it.
+
+```text
+python -m benchmarks evidence --data DATA --out evidence/
+cd evidence && taskmill prove squadshifts_reddit.yaml --out runs/squadshifts_reddit
+```
+"""
+
+
+def effects(targets):
+    """Yield a table for each claim: the paper's number, ours for each target, and what it comes to."""
+    for effect, (claim, paper) in PAPERS.items():
+        own = {
+            t: result["effects"][effect]
+            for t, (_, result, _) in targets.items()
+            if effect in result["effects"]
+        }
+        if not own:
+            continue
+        yield from (f"## {claim}", "", f"The paper: {paper}.", "")
+        yield from ("| target | ours, in points | 95 % interval | |", "|---|---|---|---|")
+        for target, line in own.items():
+            low, high = line["interval"]
+            interval = f"{points(low)} to {points(high)}"
+            yield f"| {target} | {points(line['delta'])} | {interval} | {said(low, high)} |"
+        yield ""
+
+
+def points(value):
+    return f"{100 * value:+.1f}"
+
+
+def said(low, high):
+    return "more" if low > 0 else "less" if high < 0 else "undecided"
+
+
+def arms(targets):
+    yield from (
+        "## Scores",
+        "",
+        "F1 over all gold answers, or macro-F1, in percent; in brackets the interval.",
+        "",
+    )
+    names = list(dict.fromkeys(arm for _, result, _ in targets.values() for arm in result["arms"]))
+    yield f"| target | {' | '.join(names)} | questions | rows | kept | minutes | command |"
+    yield "|---" * (len(names) + 6) + "|"
+    for target, (name, result, one) in targets.items():
+        cells = [score(result["arms"].get(arm)) for arm in names]
+        learned = one["details"][target]["learned"]
+        rows = next((learned[arm]["rows"] for arm in ("ours", *names) if learned.get(arm, {}).get("rows")), 0)
+        kept = (
+            "yes" if result["retention"]["passed"] else ", ".join(result["retention"]["failed"]) + " forget"
+        )
+        asked = one["details"][target]["questions"]
+        yield (
+            f"| {target} | {' | '.join(cells)} | {asked} | {rows:.0f} | {kept} | {one['minutes']:g} | "
+            f"`{command(name, one, target)}` |"
+        )
+
+
+def command(name, one, target):
+    """Return the command that makes a result again, in the folder of the recipes."""
+    config, sizes = one["config"], one["targets"][target]["sizes"]
+    return (
+        f"taskmill prove {name}.yaml --arms {','.join(config['arms'])} --seeds {config['seeds']} "
+        f"--passages {sizes['passages']} --test-items {sizes['questions']}"
+        + (f" --sizes {','.join(config['sizes'])}" if config.get("sizes") else "")
+    )
+
+
+def score(line):
+    if line is None:
+        return ""
+    low, high = line["interval"]
+    return f"{100 * line['score']:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def curves(targets):
+    """Yield the score by the number of rows, where it was tried."""
+    found = {target: whole for target, whole in targets.items() if whole[2]["details"][target]["curve"]}
+    if not found:
+        return
+    yield from ("## Score by rows", "", "Each number of rows is read once, so fewer rows are fewer tokens.")
+    for target, (_, result, one) in found.items():
+        details = one["details"][target]
+        yield from ("", f"| rows of {target} | score | interval |", "|---|---|---|")
+        none = result["arms"].get("none")
+        points = [{"rows": 0, **none}] if none else []
+        for point in [*points, *details["curve"]]:
+            low, high = point["interval"]
+            yield f"| {point['rows']} | {100 * point['score']:.1f} | {100 * low:.1f} to {100 * high:.1f} |"
+        enough = details["fit"].get("enough")
+        if enough:
+            least, most = (
+                f"{value:.0f}" if value else "more than tried" for value in (enough["low"], enough["high"])
+            )
+            within = 100 * one["config"]["gain"]
+            yield from (
+                "",
+                f"By the fitted power law {enough['value']:.0f} rows come within {within:g} points of all",
+            )
+            yield f"({least} to {most})."
+        else:
+            yield from ("", f"No curve is fitted: {details['fit']['why']}.")
+    yield ""
+
+
+def ablations(found):
+    """Yield what a mixture is worth without each of its parts."""
+    if not found:
+        return
+    yield from ("## Parts of a mixture (Flan, arXiv 2301.13688)", "")
+    yield "The paper, table 1, T5-XL on MMLU without exemplars: 50.3 with all, 47.5 without chains of"
+    yield "thought, 45.4 without balancing, 47.3 without few-shot templates."
+    for name, one in found.items():
+        drawn = one["arms"]
+        yield from ("", f"`{name}`: {one['rows']} rows an arm, by the shares below; {learned(one)}.", "")
+        yield "| arm | few-shot | chain of thought | tasks | largest source |"
+        yield "|---|---|---|---|---|"
+        for arm, told in drawn.items():
+            shares = (f"{100 * told['shares'][part]:.0f} %" for part in ("few_shot", "cot"))
+            largest = max(told["sources"].values()) / told["rows"]
+            yield f"| {arm} | {' | '.join(shares)} | {told['tasks']} | {100 * largest:.0f} % |"
+        yield from matrix(one, "full")
+        flags = f"--arms {','.join(arm for arm in drawn if arm != 'full')} --rows {one['rows']}"
+        command = f"taskmill ablate flan/mixture.yaml {flags} --train flan/proof.yaml --out runs/{name}"
+        yield from ("", "```text", command, "```")
+    yield ""
+
+
+def matrices(found):
+    """Yield which dataset gives which capability."""
+    if not found:
+        return
+    yield from ("## Datasets by capabilities", "")
+    yield "Students that learned one dataset each, equal tokens, asked the tests of all targets."
+    for name, one in found.items():
+        yield from ("", f"`{name}`: {learned(one)}.")
+        yield from matrix(one, "none")
+        yield from ("", "```text", f"taskmill prove {name}.yaml --out runs/{name}", "```")
+    yield ""
+
+
+def matrix(one, against):
+    """Yield scores of arms by targets, and what each arm has over the one named `against`."""
+    result = one["result"]
+    columns = {**result["targets"], "mean": result}
+    yield from ("", f"| arm | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|")
+    for arm in result["arms"]:
+        yield f"| {arm} | " + " | ".join(score(column["arms"][arm]) for column in columns.values()) + " |"
+    yield from ("", f"| against {against} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|")
+    for arm in (arm for arm in result["arms"] if arm != against):
+        cells = [versus(column["effects"], arm, against) for column in columns.values()]
+        yield f"| {arm} | {' | '.join(cells)} |"
+
+
+def versus(effects, arm, other):
+    """Return what an arm has over another, whichever of the two the result names first."""
+    if f"{arm}-{other}" in effects:
+        line = effects[f"{arm}-{other}"]
+        delta, (low, high) = line["delta"], line["interval"]
+    else:
+        line = effects[f"{other}-{arm}"]
+        delta, (high, low) = -line["delta"], (-end for end in line["interval"])
+    return f"{points(delta)} ({points(low)} to {points(high)}), {said(low, high)}"
+
+
+def learned(one):
+    """Return how much each student read, how many there were, and what they were asked."""
+    details = one["details"].values()
+    read = max(line["read"] for about in details for line in about["learned"].values())
+    asked = ", ".join(f"{about['questions']}" for about in details)
+    return f"{read:,.0f} tokens a student, {one['config']['seeds']} seeds, {asked} questions"
+
+
+def ltd_claims(results):
+    found = {name: one for name, one in results.items() if one["command"] == "ltd"}
+    if not found:
+        return
+    yield from ("## How little is enough (LTD, arXiv 2305.09246)", "")
+    yield "The paper: 0.5 % of a task's data, chosen as a core-set, is within 2 points of all of it."
+    yield from ("", "| run | claim | verdict | difference, in points | interval |", "|---|---|---|---|---|")
+    for name, one in found.items():
+        for claim in one["claims"]:
+            whole = claim["over_all"]
+            cells = (
+                f"{points(whole['mean'])} | {points(whole['low'])} to {points(whole['high'])}"
+                if whole
+                else " | "
+            )
+            yield f"| {name} | {claim['claim']} | {claim['verdict']} | {cells} |"
+        for selector, enough in one["sufficient"].items():
+            least = f"{enough['ratio']:g} %" if enough["ratio"] else "no tried share below 100 %"
+            yield f"| {name} | enough by {selector} | {least} | | |"
+        yield from ("", f"`{name}` is [the experiment on real rows](ltd.md#on-real-rows), with:", "")
+        yield from ("```text", of_ltd(one["config"]), "```")
+    yield ""
+
+
+def pretrained(results):
+    """Yield what pairs in a corpus are worth against its raw texts, and what was forgotten."""
+    found = {name: one for name, one in results.items() if one["command"] == "pretrain"}
+    if not found:
+        return
+    yield from ("## Pairs in the corpus (Instruction Pre-Training, arXiv 2406.14491)", "")
+    yield "The paper: Llama3-8B that reads on in a domain scores more with pairs than on raw texts, 61.3"
+    yield "against 58.4 in medicine, 74.7 against 72.0 in finance (averages of 5 tasks); what is forgotten"
+    yield "it does not say."
+    for name, one in found.items():
+        corpus, config = one["corpus"], one["config"]
+        yield from (
+            "",
+            f"`{name}`: {corpus['documents']['in']:,} passages, {corpus['pairs']:,} pairs; each model reads",
+        )
+        asked = f"{config['test_rows']} questions a target (F1, or right)"
+        yield f"{one['tokens']:,} tokens; {config['seeds']} seeds; {asked}."
+        yield from ("", f"| target | {' | '.join(one['targets'][next(iter(one['targets']))])} |")
+        yield "|---" * (len(next(iter(one["targets"].values()))) + 1) + "|"
+        for target, lines in {**one["targets"], **one["retention"]["questions"]}.items():
+            yield f"| {target} | " + " | ".join(mean(line) for line in lines.values()) + " |"
+        perplexity = one["retention"]["perplexity"]
+        if perplexity:
+            cells = (f"{line['perplexity']:.1f}" for line in perplexity.values())
+            yield f"| perplexity of general text | {' | '.join(cells)} |"
+        yield from ("", "| claim | verdict | difference, in points | interval |", "|---|---|---|---|")
+        for claim in one["claims"]:
+            whole = claim["over_all"]
+            bounds = f"{points(whole['low'])} to {points(whole['high'])}"
+            yield f"| {claim['claim']} | {claim['verdict']} | {points(whole['mean'])} | {bounds} |"
+        flags = f"--seeds {config['seeds']} --test-rows {config['test_rows']} --tokens {one['tokens']}"
+        names = ",".join(f"read_on/{target}.jsonl" for target in one["targets"])
+        yield from (
+            "",
+            "The [corpus](corpus.md) and the [comparison](train.md) are of",
+            "",
+            "```text",
+            READ_ON,
+        )
+        yield from (f"taskmill train corpus corpus --target {names} {flags} --out worth", "```")
+    yield ""
+
+
+def mean(line):
+    return f"{100 * line['mean']:.1f} ({100 * line['low']:.1f}-{100 * line['high']:.1f})"
+
+
+def of_ltd(config):
+    """Return the command that makes a result of `ltd` again."""
+    flags = {name: config[name] for name in ("labels", "ratios", "selectors", "seeds", "embedder")}
+    flags |= {name: value for name, value in config["train"].items() if value}
+    told = (
+        f"--{name.replace('_', '-')} {','.join(map(str, v)) if isinstance(v, list) else v}"
+        for name, v in flags.items()
+    )
+    return f"taskmill ltd ltd-data/pool.parquet --target ltd-data/target.parquet {' '.join(told)} --out ltd/"
+
+
+def machines(results):
+    yield from (
+        "## Machines",
+        "",
+        "The hash behind a student's name is of its settings and of the wordings: compare",
+    )
+    yield from (
+        "scores of one hash only.",
+        "",
+        "| result | student | machine | minutes |",
+        "|---|---|---|---|",
+    )
+    for name, one in results.items():
+        machine = one["machine"]
+        about = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']:g} GB"
+        yield f"| {name} | {one['student']} | {about} | {one['minutes']:g} |"
