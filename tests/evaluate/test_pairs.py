@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import ClassVar
 
 import pyarrow as pa
@@ -289,13 +290,19 @@ def test_samples_need_a_backend_that_weighs_them(tmp_path):
     class Mute(Echo):
         score = property()
 
+        def generate(self, requests):
+            raise AssertionError("a sample was paid that cannot be chosen among")
+
     GENERATORS.register("mute", lambda name, revision, config: Mute())
+    prompts = write(tmp_path / "prompts.jsonl", [{"prompt": "p"}])
     try:
-        prompts = write(tmp_path / "prompts.jsonl", [{"prompt": "p"}])
         with pytest.raises(UsageError, match="cannot score"):
             answer_openly(config(2, ref="mute:"), prompts, tmp_path / "out")
     finally:
         GENERATORS.unregister("mute")
+    chat = replace(config(2).model, ref="openai:any", base_url="http://127.0.0.1:9/v1", protocol="chat")
+    with pytest.raises(UsageError, match="how likely a chat's whole replies are"):
+        answer_openly(replace(config(2), model=chat), prompts, tmp_path / "chat")
 
 
 def run(*argv):

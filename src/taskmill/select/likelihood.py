@@ -137,7 +137,7 @@ class _Scored(Selector):
         loaded = load(ModelConfig(ref=self.model))
         if not hasattr(loaded, "score"):
             raise UsageError(
-                f"the backend of {self.model} cannot score given texts; use openvino: or transformers:"
+                f"the backend of {self.model} cannot score given texts; use openvino:, transformers: or vllm:"
             )
         return cast(Scorer, loaded)
 

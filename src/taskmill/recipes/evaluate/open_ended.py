@@ -22,7 +22,7 @@ from taskmill.caller import Caller
 from taskmill.calls import Request, Sampling, request
 from taskmill.config import to_mapping
 from taskmill.durable import atomic_write
-from taskmill.errors import InputError
+from taskmill.errors import InputError, UsageError
 from taskmill.evaluate.pairs import best_sample
 from taskmill.evaluate.ranking import weigh, weighed
 from taskmill.ids import content_id, draw
@@ -78,8 +78,9 @@ def answer_openly(
             (run.path / "results.json").unlink(missing_ok=True)
             caller = ModelAccess(config.model, config.budget, config.ledger).open(session, writes=False)
             with caller.ledger:
+                scoring = _chooser(caller, config) if config.samples > 1 else None  # before a call is paid
                 found = _sampled(session, caller, asked, config)
-                likely = _likelihoods(session, caller, asked, found, config) if config.samples > 1 else {}
+                likely = _likelihoods(session, caller, scoring, asked, found, config) if scoring else {}
                 caller.ledger.sync()
                 session.book(caller)
             outputs, samples = _chosen(asked, found, likely, config.samples)
@@ -152,15 +153,25 @@ def _sampled(
     return {item: sorted(own) for item, own in found.items()}
 
 
+def _chooser(caller: Caller, config: EvaluateConfig) -> Caller:
+    """Return what weighs samples. Raises UsageError where nothing can."""
+    if config.model.protocol == "chat" and config.model.ref.startswith("openai:"):
+        raise UsageError(
+            "a server does not say how likely a chat's whole replies are, by which samples are chosen; leave "
+            "out --samples or --protocol chat, or load the model with vllm:, transformers: or openvino:"
+        )
+    return scoring_caller(caller, config)
+
+
 def _likelihoods(
     session: Session,
     caller: Caller,
+    scoring: Caller,
     asked: Sequence[_Asked],
     found: dict[str, list[_Sample]],
     config: EvaluateConfig,
 ) -> dict[str, dict[str, float]]:
     """Return the log-likelihood of each different text a prompt was answered with."""
-    scoring = scoring_caller(caller, config)
 
     def requests() -> Iterator[Request]:
         for one in asked:
