@@ -40,6 +40,7 @@ ORDER = [
     "bonito",
     "testing",
     "console",
+    "progress",
     "cli",
     "__main__",
 ]

@@ -1,34 +1,20 @@
-"""What the command line shows people: progress bars, the funnel, estimates, the state of the machine."""
+"""What the command line shows people: the funnel, estimates, the state of the machine."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import (
-    Progress as Bars,
-)
 from rich.table import Table
 
-from taskmill.recipes.session import Progress, ignore
-
-__all__ = ["examine", "progress_bars", "show_estimate", "show_health", "show_manifest", "show_training"]
+__all__ = ["examine", "show_estimate", "show_health", "show_manifest", "show_training"]
 
 _VARIABLES = (
     "OPENAI_API_KEY", "OPENAI_BASE_URL", "OLLAMA_HOST",
@@ -42,50 +28,6 @@ _BACKEND_NEEDS = {
     "transformers": ("transformers", "train"),
     "vllm": ("vllm", "vllm"),
 }
-
-
-@contextmanager
-def progress_bars(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """Give a callback that draws one bar per stage on standard error; nothing when `quiet`."""
-    if quiet:
-        yield ignore
-        return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(p: Progress) -> None:
-            if p.stage not in tasks:
-                tasks[p.stage] = bars.add_task(p.stage, total=p.total, note="")
-            task = tasks[p.stage]
-            bars.update(task, completed=p.done, total=p.total, note=_note(p, bars.tasks[task].speed))
-
-        yield show
-
-
-def _note(p: Progress, speed: float | None) -> str:
-    words = [f"{p.accepted} kept"] if p.accepted or p.dropped else []
-    if p.dropped:
-        words.append(f"{p.dropped} dropped")
-    if p.reused:
-        words.append(f"{p.reused} reused")
-    if p.tokens:
-        words.append(f"{p.tokens} tokens")
-    if p.cost is not None:
-        words.append(f"cost {p.cost:.4g}")
-    if p.note:
-        return p.note
-    if speed:
-        words.append(f"{speed:.1f}/s")
-    return ", ".join(words)
 
 
 def _reasons(dropped: Mapping[str, int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -121,10 +122,13 @@ def given(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def progress(as_json: bool) -> Any:
-    """Return the progress bars as a context: none for JSON or where nobody looks at a terminal."""
-    from taskmill.console import progress_bars
+    """Return what shows the progress, as a context: bars on a terminal, else lines; nothing for JSON."""
+    from taskmill.progress import bars, lines
+    from taskmill.recipes.session import ignore
 
-    return progress_bars(quiet=as_json or not sys.stderr.isatty())
+    if as_json:
+        return nullcontext(ignore)
+    return bars() if sys.stderr.isatty() else lines()
 
 
 def end(
