@@ -33,13 +33,12 @@ def render(results):
     """Return the page of kept results (name → what `save` kept)."""
     proofs = {name: one for name, one in results.items() if one["command"] == "prove"}
     own = {name: one for name, one in proofs.items() if set(one["config"]["arms"]) <= OWN_ARMS}
-    targets = {
-        target: (name, result, one)
-        for name, one in own.items()
-        for target, result in (
-            one["result"].get("targets") or {next(iter(one["details"])): one["result"]}
-        ).items()
-    }
+    targets = {}
+    for name, one in own.items():
+        each = one["result"].get("targets") or {next(iter(one["details"])): one["result"]}
+        targets |= {target: (name, result, one) for target, result in each.items()}
+        if len(each) > 1:
+            targets[f"mean of {len(each)}"] = (name, one["result"], one)
     lines = [
         HEAD,
         *effects(targets),
@@ -113,21 +112,26 @@ def arms(targets):
     yield "|---" * (len(names) + 6) + "|"
     for target, (name, result, one) in targets.items():
         cells = [score(result["arms"].get(arm)) for arm in names]
-        learned = one["details"][target]["learned"]
-        rows = next((learned[arm]["rows"] for arm in ("ours", *names) if learned.get(arm, {}).get("rows")), 0)
         kept = (
             "yes" if result["retention"]["passed"] else ", ".join(result["retention"]["failed"]) + " forget"
         )
-        asked = one["details"][target]["questions"]
-        yield (
-            f"| {target} | {' | '.join(cells)} | {asked} | {rows:.0f} | {kept} | {one['minutes']:g} | "
-            f"`{command(name, one, target)}` |"
-        )
+        about = one["details"].get(target)
+        rest = of_target(about, names, one["config"]["seeds"]) if about else ("", "", "")
+        cells += [rest[0], rest[1], kept, rest[2], f"`{command(name, one)}`"]
+        yield f"| {target} | {' | '.join(map(str, cells))} |"
 
 
-def command(name, one, target):
+def of_target(about, names, seeds):
+    """Return a target's questions, the rows of its first arm that has some, its students' minutes."""
+    learned = about["learned"]
+    rows = next((learned[arm]["rows"] for arm in ("ours", *names) if learned.get(arm, {}).get("rows")), 0)
+    took = sum(line["seconds"] * (seeds if line["rows"] else 1) for line in learned.values()) / 60
+    return about["questions"], f"{rows:.0f}", f"{took:.1f}"
+
+
+def command(name, one):
     """Return the command that makes a result again, in the folder of the recipes."""
-    config, sizes = one["config"], one["targets"][target]["sizes"]
+    config, sizes = one["config"], next(iter(one["targets"].values()))["sizes"]
     return (
         f"taskmill prove {name}.yaml --arms {','.join(config['arms'])} --seeds {config['seeds']} "
         f"--passages {sizes['passages']} --test-items {sizes['questions']}"
@@ -144,7 +148,9 @@ def score(line):
 
 def curves(targets):
     """Yield the score by the number of rows, where it was tried."""
-    found = {target: whole for target, whole in targets.items() if whole[2]["details"][target]["curve"]}
+    found = {
+        target: whole for target, whole in targets.items() if whole[2]["details"].get(target, {}).get("curve")
+    }
     if not found:
         return
     yield from ("## Score by rows", "", "Each number of rows is read once, so fewer rows are fewer tokens.")

@@ -37,7 +37,10 @@ def run_folder(path):
         "overlap": {},
         "verdict": "…",
     }
-    learned = {"none": {"rows": 0, "read": 0.0}, "ours": {"rows": 77, "read": 5120.0}}
+    learned = {
+        "none": {"rows": 0, "read": 0.0, "seconds": 60.0},
+        "ours": {"rows": 77, "read": 5120.0, "seconds": 303.0},
+    }
     record = {
         "command": "prove", "student": "small#1", "result": result,
         "targets": {"tales": {"sizes": {"passages": 31, "questions": 93}}},
@@ -59,7 +62,9 @@ def test_a_kept_result_has_no_path_and_its_numbers_are_the_pages(evidence, page_
     assert "pool" not in text
     page = evidence.render(evidence.kept())
     assert "| tales | +28.9 | -1.2 to +33.3 | undecided |" in page
-    assert "| tales | 13.6 (11.1-16.0) | 42.4 (37.8-48.9) | 93 | 77 | ours forget | 11.1 |" in page
+    assert (
+        "| tales | 13.6 (11.1-16.0) | 42.4 (37.8-48.9) | 93 | 77 | ours forget | 11.1 |" in page
+    )  # 1 + 2 · 5.05
     assert "`taskmill prove tales.yaml --arms none,ours --seeds 2 --passages 31 --test-items 93`" in page
     papers = " ".join(paper for _, paper in page_of.PAPERS.values())
     told = set(re.findall(r"\d+\.\d", page)) - set(re.findall(r"\d+\.\d", papers + page_of.HEAD))
@@ -72,6 +77,28 @@ def test_a_folder_without_a_result_is_refused(evidence, tmp_path):
     (tmp_path / "result.json").write_text('{"command": "synth"}')
     with pytest.raises(SystemExit, match="no result of prove, ltd, ablate --train or train corpus"):
         evidence.save(tmp_path)
+
+
+def test_the_mean_over_targets_has_its_line(evidence, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "KEPT", tmp_path / "kept")
+
+    def several(record):
+        one = record["result"]
+        mean = one | {"effects": {"ours-none": {"delta": 0.2345, "interval": [0.0123, 0.4567]}}}
+        record["result"] = mean | {"targets": {"tales": one, "facts": one}}
+        for part in ("details", "targets"):
+            record[part]["facts"] = record[part]["tales"]
+
+    changed(run_folder(tmp_path / "all") / "record.json", several)
+    evidence.save(tmp_path / "all")
+    page = evidence.render(evidence.kept())
+    assert (
+        "| facts | +28.9 | -1.2 to +33.3 | undecided |\n| mean of 2 | +23.4 | +1.2 to +45.7 | more |" in page
+    )
+    assert (
+        "| mean of 2 | 13.6 (11.1-16.0) | 42.4 (37.8-48.9) |  |  | ours forget |  | `taskmill prove all"
+        in page
+    )
 
 
 def changed(path, change):
