@@ -1,5 +1,6 @@
 """Datasets as bad as they come, through the whole journey; and a process that is killed in the middle."""
 
+import gzip
 import json
 import signal
 import socket
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from taskmill.errors import InputError
 from taskmill.ingest import hub_card
 from taskmill.ingest.metadata import metadata
 from taskmill.recipes.propose import ProposeConfig, TaskModel, propose
@@ -44,6 +46,7 @@ COLUMNS = {
     },
     "classes": {"text": [said(i) for i in range(60)], "label": [(-1, 0, 1)[i % 3] for i in range(60)]},
 }
+TORN = gzip.compress(b"text,label\na,b\n")[:-12]
 CLASSES = "{name: label, dtype: {class_label: {names: ['no', 'yes']}}}"
 
 
@@ -106,6 +109,50 @@ def test_no_prompt_names_more_fields_than_fit(bad):
     assert len(json.loads(asked.sampling.schema)["properties"]["tasks"]["items"]["required"]) == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "held", "says"),
+    [
+        ("a.jsonl", b'{"text": "a"}\n{"text":\n', r"line 2 is not valid JSON.*; mend or drop it"),
+        ("a.jsonl", b"[1]\n", r"line 1 holds a list.*; mend it"),
+        ("a.json", b"[{", r"not valid JSON.*; mend it"),
+        ("a.csv", b"text,label\ncaf\xe9,x\n", r"no UTF-8 text \(.*\); write it in UTF-8"),
+        ("a.csv", b"text,label\na,b\nc,d,e\n", r"row 1 \(counted from 0\) has more cells.*; quote its texts"),
+        ("a.csv", b'text,label\n"a" b,c\n', r"line 2: .*; mend it"),
+        ("a.csv.gz", TORN, r"cannot be read: .*; write or fetch it again"),
+        ("a.jsonl.gz", b"no gzip", r"cannot be read: .*; write or fetch it again"),
+        ("a.parquet", b"PAR1 torn", r"cannot be read: .*[^.]; write or fetch it again"),
+    ],
+)
+def test_a_torn_file_is_an_error_that_names_the_place_and_the_next_step(tmp_path, name, held, says):
+    (tmp_path / name).write_bytes(held)
+    with pytest.raises(InputError, match=rf"{name}.*{says}$"):
+        metadata(str(tmp_path / name))
+
+
+def test_of_several_configurations_the_torn_one_is_listed_and_the_others_go_on(tmp_path):
+    home = tmp_path / "set"
+    home.mkdir()
+    (home / "films.csv").write_text(
+        "text,mood\n" + "".join(f"{said(i)},{('sad', 'glad')[i % 2]}\n" for i in range(40))
+    )
+    (home / "splits.json").write_text('{"train": ["a"]}')
+    manifest = propose(ProposeConfig(sources=(str(home),)), tmp_path / "run")
+    assert manifest["funnel"]["propose"]["kept"]
+    assert manifest["datasets"]["read"] == 1
+    (unread,) = manifest["datasets"]["unread"]
+    assert unread.startswith("set:splits: ")
+    assert "splits.json" in unread
+
+
+@pytest.mark.parametrize("held", ["", "text,label\n", "text\na b c\n"])
+def test_where_nothing_can_be_proposed_the_reason_says_what_to_do(tmp_path, held):
+    (tmp_path / "a.csv").write_text(held)
+    end = propose(ProposeConfig(sources=(str(tmp_path / "a.csv"),)), tmp_path / "run")["exit"]
+    assert end["code"] == 3
+    assert "no task was proposed" in end["reason"]
+    assert "rename fields" in end["reason"]
+
+
 def test_without_a_network_the_hub_is_an_error_in_one_sentence(monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
 
@@ -114,10 +161,8 @@ def test_without_a_network_the_hub_is_an_error_in_one_sentence(monkeypatch):
 
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(hub.HfApi, "dataset_info", refuse)
-    from taskmill.errors import InputError
-
     with pytest.raises(
-        InputError, match=r"hf:owner/name cannot be described: .* Check name, revision and network"
+        InputError, match=r"hf:owner/name cannot be described \(.*\); check name, revision and network"
     ):
         next(hub_card.hub_card("hf:owner/name"))
 

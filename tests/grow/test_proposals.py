@@ -351,13 +351,31 @@ def test_licences_have_spdx_names(name, wanted):
         ("", False, False),
         ("other", False, False),
         ("unknown", False, False),
-        ("for research only", True, False),
         ("MIT (repository); data: unstated", False, False),
+        ("cc-by-nc-nd", False, False),
+        ("CC BY-ND", False, False),
+        ("cc-by-4.0 custom", False, False),
+        ("mit (non-commercial)", True, False),
+        ("unstated (non-commercial)", False, False),
+        ("for research only", False, False),
+        ("all rights reserved", False, False),
+        ("see the research paper", False, False),
     ],
 )
 def test_the_licence_policy(licence, any_use, commercial):
     assert LicencePolicy().decide(licence).admitted is any_use
     assert LicencePolicy("commercial").decide(licence).admitted is commercial
+
+
+def test_what_is_unknown_is_allowed_only_where_it_forbids_nothing():
+    said = "for research, no commercial use"
+    unknown, named = (LicencePolicy("commercial", allow=(name,)) for name in ("unknown", said))
+    assert unknown.decide("own terms").admitted
+    assert LicencePolicy(allow=("unknown",)).decide(said).admitted
+    assert named.decide(said).admitted
+    for refused, why in ((said, "forbids commercial use"), ("no derivatives", "forbids changes")):
+        assert why in unknown.decide(refused).why
+        assert not unknown.decide(refused).admitted
 
 
 def test_a_policy_can_be_told_names_and_looks_at_the_lineage():

@@ -74,6 +74,28 @@ def test_offline_without_a_model(sets, tmp_path, capsys):
     assert "{{" not in first["messages"][0]["content"]
 
 
+def test_what_the_manifest_says_of_licences_is_what_the_filter_did(sets, tmp_path):
+    card = "---\nlicense: mit\nsource_datasets:\n- ships\n---\n## Summary\nSongs of ships.\n"
+    (sets / "songs" / "README.md").write_text(card)
+    made = propose(config(sets), tmp_path / "run")
+    assert made["funnel"]["propose"]["dropped"] == {"licence": 4}
+    assert made["licences"]["ships"].startswith("the licence is unknown")
+    assert made["licences"]["songs"].endswith("(of what it was made of)")
+
+
+def test_a_licence_is_given_to_sources_whose_card_names_none(sets, tmp_path):
+    (sets / "lamps" / "README.md").write_text("---\nlicense: cc-by-nd-4.0\n---\n## Summary\nLamps.\n")
+    made = propose(config(sets, licence="mit"), tmp_path / "run")
+    assert made["licences"]["ships"] == "MIT"
+    assert made["licences"]["lamps"] == "CC-BY-ND-4.0 forbids changes, and tasks are made of the rows"
+    assert made["funnel"]["propose"]["kept"] == 10
+
+
+def test_a_temperature_of_families_wants_their_cap():
+    with pytest.raises(ConfigError, match="give --family-cap too"):
+        Filters(family_temperature=2.0)
+
+
 def test_the_family_cap_is_reported(sets, tmp_path):
     found = propose(config(sets, filters=Filters(family_cap=2)), tmp_path / "run")
     families = found["figures"]["families"]

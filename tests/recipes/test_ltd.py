@@ -568,7 +568,7 @@ def test_the_command_line(tables, tmp_path, capsys, monkeypatch):
 
 
 def test_a_step_is_small_unless_it_is_asked_otherwise(tables):
-    assert settings(tables).recipe.resolved().batch_tokens == 1024
+    assert settings(tables).recipe.resolved().batch_tokens == 512
     assert settings(tables, train={"batch_tokens": 300}).recipe.resolved().batch_tokens == 300
     assert settings(tables, train={"preset": "paper"}).recipe.resolved().batch_rows == 16
 

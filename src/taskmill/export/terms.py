@@ -18,7 +18,13 @@ from taskmill.record import DatasetMeta
 
 __all__ = ["Decision", "LicencePolicy", "Terms", "attribution", "spdx", "terms"]
 
-_CC = re.compile(r"(?:cc|creative commons) ?(?P<parts>by[a-z ]*?)(?: (?P<version>\d(?:\.\d)?))?(?: [a-z]+)?")
+# Nothing unknown may stand in the name: words that are passed over could be those that forbid.
+_CC = re.compile(
+    r"(?:cc|creative commons) ?(?P<parts>by(?: (?:nc|nd|sa))*)(?: (?P<version>\d(?:\.\d)?))?"
+    r"(?: (?:international|unported|generic|igo|us|uk|de|fr))?"
+)
+_ADDED = " (non-commercial)"
+"""What a catalogue's flag `nc` adds to a licence, which is then no more and no less known than it was."""
 _WORDS = {"attribution": "by", "noncommercial": "nc", "non commercial": "nc", "share alike": "sa"}
 _WORDS |= {"sharealike": "sa", "no derivatives": "nd", "noderivatives": "nd", "noderivs": "nd"}
 _SPDX = {
@@ -70,6 +76,8 @@ def terms(licence: str) -> Terms:
             _all(one.changes for one in own),
             any(one.share_alike for one in own),
         )
+    if licence.endswith(_ADDED):
+        return terms(licence.removesuffix(_ADDED))._replace(name=licence, commercial=False)
     name = spdx(licence)
     no_changes = re.search(r"(?<![A-Za-z])ND(?![A-Za-z])|no[- ]?deriv", name, re.IGNORECASE) is not None
     if is_unknown(licence):
@@ -79,9 +87,10 @@ def terms(licence: str) -> Terms:
     alike = re.search(r"(?<![A-Za-z])SA(?![A-Za-z])", name) is not None
     if name.startswith("CC-BY"):
         return Terms(name, True, "-NC" not in name, not no_changes, alike)
-    if is_non_commercial(licence):
-        return Terms(name, True, False, False if no_changes else None, alike)
-    return Terms(name, False, None, False if no_changes else None, False)
+    # A text that forbids something names no licence: what it allows, changes among it, nobody here knows.
+    return Terms(
+        name, False, False if is_non_commercial(licence) else None, False if no_changes else None, alike
+    )
 
 
 def _all(values: Iterable[bool | None]) -> bool | None:
@@ -101,8 +110,9 @@ class LicencePolicy:
     """Which datasets may be made into tasks. `use` is "any" or "commercial".
 
     `allow` and `deny` are licence names ("unknown" stands for those that nobody here knows); a name denied is
-    denied even if it is allowed too. What is unknown is denied unless it is allowed by name: tasks are
-    adaptations, so licences that forbid changes are denied, and non-commercial ones for commercial use.
+    denied even if it is allowed too. Tasks are adaptations, so licences that forbid changes are denied, and
+    non-commercial ones for commercial use. What is unknown is denied too, unless it is allowed by name;
+    "unknown" allows none that says itself that it forbids the use.
     """
 
     use: str = "any"
@@ -129,17 +139,19 @@ class LicencePolicy:
 
     def _one(self, licence: str) -> Decision:
         said = terms(licence)
-        names = {licence.strip().lower(), said.name.lower()} | ({"unknown"} if not said.known else set())
-        if names & {name.lower() for name in self.deny}:
+        allow, deny = ({name.lower() for name in names} for names in (self.allow, self.deny))
+        names = {licence.strip().lower(), said.name.lower()}
+        if names & deny or (not said.known and "unknown" in deny):
             return Decision(False, f"{said.name or 'unknown'} is denied")
-        if names & {name.lower() for name in self.allow}:
+        if names & allow - {"unknown"}:
             return Decision(True, f"{said.name or 'unknown'} is allowed by name")
-        if not said.known:
-            return Decision(False, f"the licence is unknown ({said.name or 'none is given'})")
         if said.changes is False:
             return Decision(False, f"{said.name} forbids changes, and tasks are made of the rows")
-        if self.use == "commercial" and said.commercial is not True:
+        if self.use == "commercial" and said.commercial is False:
             return Decision(False, f"{said.name} forbids commercial use")
+        if not said.known:
+            why = f"the licence is unknown ({said.name or 'none is given'})"
+            return Decision(True, f"{why} and allowed") if "unknown" in allow else Decision(False, why)
         return Decision(True, said.name + (" (share alike)" if said.share_alike else ""))
 
 

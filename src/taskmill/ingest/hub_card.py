@@ -47,7 +47,7 @@ def _api(path: str, revision: str | None) -> Mapping[str, Any]:
     except Exception as error:  # the library raises about every kind, from ValueError to ConnectionError
         detail = str(error).strip().split("\n", 1)[0]
         raise InputError(
-            f"hf:{path} cannot be described: {detail} Check name, revision and network"
+            f"hf:{path} cannot be described ({detail.rstrip('.')}); check name, revision and network"
         ) from None
     card = info.card_data.to_dict() if info.card_data else {}
     about = getattr(info, "description", "") or ""

@@ -154,7 +154,12 @@ def _of_folder(path: Path, card: Card | None) -> Iterator[DatasetMeta]:
         raise InputError(f"{path} has a card and no table ({', '.join(SUFFIXES)}); add its data files")
     for config, files in sorted(grouped.items()):
         said = known.configs.get(config) or (known.configs.get("") if len(grouped) == 1 else None)
-        yield _of_files(known, config, said or Configuration(), str(path), files)
+        try:
+            yield _of_files(known, config, said or Configuration(), str(path), files)
+        except InputError as error:
+            if len(grouped) == 1:
+                raise
+            yield DatasetMeta(known.name, config, uri=str(path), note=str(error))
 
 
 def _tables_in(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from glob import glob
 from itertools import chain
@@ -76,10 +77,11 @@ def read_records(source: str, split: str = "train", columns: Sequence[str] = ())
             yield from _csv(source, "\t" if name.endswith(".tsv") else ",")
         else:
             raise InputError(f"{source}: not a table this reads ({', '.join(SUFFIXES)})")
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, EOFError, zlib.error) as error:  # the last two: torn .gz
         if isinstance(error, FileNotFoundError):
             raise InputError(f"{source}: no such file") from None
-        raise InputError(f"{source} cannot be read: {str(error).splitlines()[0]}") from None
+        detail = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"{source} cannot be read: {detail}; write or fetch it again") from None
 
 
 def _parquet(source: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -135,9 +137,13 @@ def _lines(source: str) -> Iterator[dict[str, Any]]:
             try:
                 row = orjson.loads(line)
             except orjson.JSONDecodeError as error:
-                raise InputError(f"{source}: line {i + 1} is not valid JSON: {error}") from None
+                raise InputError(
+                    f"{source}: line {i + 1} is not valid JSON: {error}; mend or drop it"
+                ) from None
             if not isinstance(row, dict):
-                raise InputError(f"{source}: line {i + 1} holds a {type(row).__name__}, not an object")
+                raise InputError(
+                    f"{source}: line {i + 1} holds a {type(row).__name__}, not an object; mend it"
+                )
             yield row
 
 
@@ -146,7 +152,7 @@ def _json(source: str) -> Iterator[dict[str, Any]]:
         try:
             loaded = json.load(stream)
         except ValueError as error:
-            raise InputError(f"{source} is not valid JSON: {error}") from None
+            raise InputError(f"{source} is not valid JSON: {error}; mend it") from None
     rows = loaded.get("data") if isinstance(loaded, dict) else loaded
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{source}: neither a list of objects nor an object with such a list as 'data'")
@@ -162,10 +168,14 @@ def _csv(source: str, delimiter: str) -> Iterator[dict[str, Any]]:
             reader.fieldnames = unique_names(reader.fieldnames or ())
             for i, row in enumerate(reader):
                 if None in row:
-                    raise InputError(f"{source}: row {i} has more cells than the header")
+                    raise InputError(
+                        f"{source}: row {i} (counted from 0) has more cells than the header; quote its texts"
+                    )
                 yield dict(row)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{source} cannot be read: {error}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source} is no UTF-8 text ({error}); write it in UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"{source}: line {reader.reader.line_num}: {error}; mend it") from None
     finally:
         csv.field_size_limit(before)
 

@@ -17,13 +17,14 @@ from taskmill.calls import Request, Sampling
 from taskmill.config import read_yaml, to_mapping
 from taskmill.durable import Replacing, atomic_write
 from taskmill.errors import ConfigError, InputError, UsageError
+from taskmill.export.licences import is_unknown
 from taskmill.export.terms import attribution
 from taskmill.ingest import count_tokens
 from taskmill.ingest.metadata import metadata
 from taskmill.recipes.session import OnProgress, Progress, Session
 from taskmill.recipes.stages import EXAMPLE_KEYS, INVISIBLE, ModelAccess, stage_key
 from taskmill.recipes.synth import refuse_secrets
-from taskmill.recipes.task_filters import Filters, decide
+from taskmill.recipes.task_filters import Filters, decide, judged
 from taskmill.recipes.task_instances import draw_examples
 from taskmill.record import EXAMPLE_SCHEMA, DatasetMeta, Dropped
 from taskmill.report.pages import Figure, Section, settings, write_page
@@ -149,7 +150,7 @@ def gather(sources: Sequence[str], licence: str = "") -> tuple[dict[str, Dataset
             if not meta.fields and meta.note:
                 unread.append(f"{meta.key}: {meta.note}")
                 continue
-            if licence and not meta.licence:
+            if licence and is_unknown(meta.licence):
                 meta = replace(meta, licence=licence)
             if meta.key in found and found[meta.key].digest != meta.digest:
                 raise UsageError(
@@ -239,7 +240,7 @@ def _store(
     _lines(run / "metadata.jsonl", (to_mapping(meta) for _, meta in sorted(metas.items())))
     credit = attribution(metas.values(), Counter(one.key for one in kept))
     atomic_write(run / "attribution.json", json.dumps(credit, indent=1, ensure_ascii=False).encode())
-    licences = {meta.key: config.filters.policy().about(meta).why for meta in metas.values()}
+    licences = {meta.key: judged(meta, metas, config.filters).why for meta in metas.values()}
     writer = StageWriter(folder, PROPOSAL_SCHEMA, KEYS)
     writer.count(len(made))
     writer.keep(kept)
@@ -303,9 +304,10 @@ def _gate(manifest: Mapping[str, Any]) -> tuple[int, str]:
         return 3, f"budget reached: {manifest['stopped']}; raise it and run the same command to continue"
     if not manifest["funnel"]["propose"]["kept"]:
         dropped = manifest["funnel"]["propose"]["dropped"]
-        reasons = (
-            ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "no field is fit to be an answer"
-        )
+        if not dropped:
+            why = "no task was proposed, as no dataset has rows with a field fit to be an answer"
+            return 3, f"{why}; rename fields (question, answer, label …) or name classes"
+        reasons = ", ".join(f"{n} {reason.replace('_', '-')}" for reason, n in dropped.items())
         return 3, f"no task was kept ({reasons}); see 1-propose/dropped"
     return 0, "done"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from taskmill.errors import ConfigError
-from taskmill.export.terms import LicencePolicy
+from taskmill.export.terms import Decision, LicencePolicy
 from taskmill.ingest.metadata import read_rows
 from taskmill.record import DatasetMeta, Dropped, Reason
 from taskmill.synthesize import families, task_checks
@@ -17,7 +17,7 @@ from taskmill.synthesize.proposals import Proposal, dropped
 from taskmill.synthesize.task_evidence import columns_of, judge
 from taskmill.templates.values import head_of
 
-__all__ = ["Filters", "decide", "with_dataset"]
+__all__ = ["Filters", "decide", "judged", "with_dataset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,8 @@ class Filters:
     def __post_init__(self) -> None:
         if not 0 < self.near <= 1:
             raise ConfigError(f"near: expected a share over 0 and up to 1, got {self.near:g}")
+        if self.family_temperature and not self.family_cap:
+            raise ConfigError("family_temperature: it shapes the cap on families; give --family-cap too")
 
     def policy(self) -> LicencePolicy:
         """Return the licence policy."""
@@ -115,9 +117,14 @@ def _admitted(proposal: Proposal, metas: Mapping[str, DatasetMeta], filters: Fil
         return dropped(
             proposal, Reason.BENCHMARK_TASK, f"{meta.key} is for evaluation (--benchmarks takes it)"
         )
-    licences = {name: one.licence for one in metas.values() for name in (one.name, one.key)}
-    decision = filters.policy().about(meta, licences)
+    decision = judged(meta, metas, filters)
     return proposal if decision.admitted else dropped(proposal, Reason.LICENCE, decision.why)
+
+
+def judged(meta: DatasetMeta, metas: Mapping[str, DatasetMeta], filters: Filters) -> Decision:
+    """Return what the licence policy says of a dataset, and of those in `metas` that it was made of."""
+    licences = {name: one.licence for one in metas.values() for name in (one.name, one.key)}
+    return filters.policy().about(meta, licences)
 
 
 def _by_rows(left: Sequence[Proposal], metas: Mapping[str, DatasetMeta]) -> Iterable[Proposal | Dropped]:
