@@ -35,10 +35,11 @@ def render(results):
     own = {name: one for name, one in proofs.items() if set(one["config"]["arms"]) <= OWN_ARMS}
     targets = {}
     for name, one in own.items():
-        each = one["result"].get("targets") or {next(iter(one["details"])): one["result"]}
-        targets |= {target: (name, result, one) for target, result in each.items()}
-        if len(each) > 1:
-            targets[f"mean of {len(each)}"] = (name, one["result"], one)
+        each = columns_of(one)
+        mean = {f"mean of {len(each)}": one["result"]} if len(each) > 1 else {}
+        for target, result in {**each, **mean}.items():
+            called = f"{target}, {name}" if target in targets else target  # shown by two results: both stand
+            targets[called] = (target, name, result, one)
     lines = [
         HEAD,
         *effects(targets),
@@ -53,6 +54,11 @@ def render(results):
         *machines(results),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def columns_of(one):
+    """Return a proof's results by target."""
+    return one["result"].get("targets") or {next(iter(one["details"])): one["result"]}
 
 
 OWN_ARMS = {"none", "tapt", "ours", "ours-unfiltered", "ours+replay", "random"}
@@ -78,7 +84,7 @@ def effects(targets):
     for effect, (claim, paper) in PAPERS.items():
         own = {
             t: result["effects"][effect]
-            for t, (_, result, _) in targets.items()
+            for t, (_, _, result, _) in targets.items()
             if effect in result["effects"]
         }
         if not own:
@@ -107,10 +113,10 @@ def arms(targets):
         "F1 over all gold answers, or macro-F1, in percent; in brackets the interval.",
         "",
     )
-    names = list(dict.fromkeys(arm for _, result, _ in targets.values() for arm in result["arms"]))
+    names = list(dict.fromkeys(arm for _, _, result, _ in targets.values() for arm in result["arms"]))
     yield f"| target | {' | '.join(names)} | questions | rows | kept | minutes | command |"
     yield "|---" * (len(names) + 6) + "|"
-    for target, (name, result, one) in targets.items():
+    for called, (target, name, result, one) in targets.items():
         cells = [score(result["arms"].get(arm)) for arm in names]
         kept = (
             "yes" if result["retention"]["passed"] else ", ".join(result["retention"]["failed"]) + " forget"
@@ -118,7 +124,7 @@ def arms(targets):
         about = one["details"].get(target)
         rest = of_target(about, names, one["config"]["seeds"]) if about else ("", "", "")
         cells += [rest[0], rest[1], kept, rest[2], f"`{command(name, one)}`"]
-        yield f"| {target} | {' | '.join(map(str, cells))} |"
+        yield f"| {called} | {' | '.join(map(str, cells))} |"
 
 
 def of_target(about, names, seeds):
@@ -131,10 +137,11 @@ def of_target(about, names, seeds):
 
 def command(name, one):
     """Return the command that makes a result again, in the folder of the recipes."""
-    config, sizes = one["config"], next(iter(one["targets"].values()))["sizes"]
+    config, sizes = one["config"], [target["sizes"] for target in one["targets"].values()]
+    passages, questions = (max(own[what] for own in sizes) for what in ("passages", "questions"))
     return (
         f"taskmill prove {name}.yaml --arms {','.join(config['arms'])} --seeds {config['seeds']} "
-        f"--passages {sizes['passages']} --test-items {sizes['questions']}"
+        f"--passages {passages} --test-items {questions}"
         + (f" --sizes {','.join(config['sizes'])}" if config.get("sizes") else "")
     )
 
@@ -149,14 +156,16 @@ def score(line):
 def curves(targets):
     """Yield the score by the number of rows, where it was tried."""
     found = {
-        target: whole for target, whole in targets.items() if whole[2]["details"].get(target, {}).get("curve")
+        called: whole
+        for called, whole in targets.items()
+        if whole[3]["details"].get(whole[0], {}).get("curve")
     }
     if not found:
         return
     yield from ("## Score by rows", "", "Each number of rows is read once, so fewer rows are fewer tokens.")
-    for target, (_, result, one) in found.items():
+    for called, (target, _, result, one) in found.items():
         details = one["details"][target]
-        yield from ("", f"| rows of {target} | score | interval |", "|---|---|---|")
+        yield from ("", f"| rows of {called} | score | interval |", "|---|---|---|")
         none = result["arms"].get("none")
         points = [{"rows": 0, **none}] if none else []
         for point in [*points, *details["curve"]]:
@@ -209,7 +218,8 @@ def matrices(found):
     yield "Students that learned one dataset each, equal tokens, asked the tests of all targets."
     for name, one in found.items():
         yield from ("", f"`{name}`: {learned(one)}.")
-        yield from matrix(one, "none")
+        arms = list(one["result"]["arms"])
+        yield from matrix(one, "none" if "none" in arms else arms[-1])
         yield from ("", "```text", f"taskmill prove {name}.yaml --out runs/{name}", "```")
     yield ""
 
@@ -217,7 +227,7 @@ def matrices(found):
 def matrix(one, against):
     """Yield scores of arms by targets, and what each arm has over the one named `against`."""
     result = one["result"]
-    columns = {**result["targets"], "mean": result}
+    columns = columns_of(one) | ({"mean of all": result} if "targets" in result else {})
     yield from ("", f"| arm | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|")
     for arm in result["arms"]:
         yield f"| {arm} | " + " | ".join(score(column["arms"][arm]) for column in columns.values()) + " |"

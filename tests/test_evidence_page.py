@@ -101,6 +101,26 @@ def test_the_mean_over_targets_has_its_line(evidence, tmp_path, monkeypatch):
     )
 
 
+def test_a_target_of_two_results_stands_twice_and_a_command_asks_all_its_questions(
+    evidence, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evidence, "KEPT", tmp_path / "kept")
+
+    def several(record):
+        one = record["result"]
+        record["result"] = one | {"targets": {"tales": one, "facts": one}}
+        record["details"]["facts"] = record["details"]["tales"]
+        record["targets"]["facts"] = {"sizes": {"passages": 20, "questions": 99}}
+
+    for name in ("all", "more"):
+        changed(run_folder(tmp_path / name) / "record.json", several)
+        evidence.save(tmp_path / name)
+    page = evidence.render(evidence.kept())
+    for called in ("tales", "tales, more", "facts, more", "mean of 2", "mean of 2, more"):
+        assert page.count(f"| {called} |") == 2  # in the effect's table and in that of the scores
+    assert "taskmill prove more.yaml --arms none,ours --seeds 2 --passages 31 --test-items 99`" in page
+
+
 def changed(path, change):
     record = json.loads(path.read_text())
     change(record)
@@ -158,6 +178,20 @@ def test_datasets_by_capabilities_are_a_matrix(evidence, tmp_path, monkeypatch):
     assert "4,321 tokens a student, 2 seeds, 30, 30 questions" in page
     assert "taskmill prove sets.yaml --out runs/sets" in page
     assert "| sets |" not in page.partition("## Machines")[0]
+
+
+def test_a_matrix_of_one_target_and_without_none_is_held_against_the_last(evidence, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "KEPT", tmp_path / "kept")
+
+    def alone(record):
+        matrix_of(record)
+        del record["result"]["targets"], record["result"]["arms"]["none"], record["details"]["facts"]
+
+    changed(run_folder(tmp_path / "sets") / "record.json", alone)
+    evidence.save(tmp_path / "sets")
+    page = evidence.render(evidence.kept())
+    assert "| arm | tales |\n" in page
+    assert "| against B | tales |\n|---|---|\n| A | +27.0 (+20.0 to +30.0), more |" in page
 
 
 def test_an_ablation_says_what_each_part_is_worth(evidence, tmp_path, monkeypatch):

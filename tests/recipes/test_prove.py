@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -14,7 +15,7 @@ import pytest
 from prove_student import Pupil, passage, questions, write
 
 from taskmill import cli
-from taskmill.errors import InputError, UsageError
+from taskmill.errors import ConfigError, InputError, UsageError
 from taskmill.recipes.prove import of_mapping, prove
 from taskmill.recipes.prove.overlap import RUN
 from taskmill.recipes.prove.plan import TRIED_PASSAGES
@@ -143,6 +144,48 @@ def test_targets_without_passages_share_their_students(tables, tmp_path):
     assert again["units"] == {"all": 5, "made": 0, "reused": 5}
 
 
+def test_an_arm_without_a_row_left_says_why(tables, tmp_path):
+    given = write(tmp_path / "a.parquet", [{"instruction": q["question"], "input": q["context"],
+                                            "output": "x"} for q in questions(30)])  # fmt: skip
+    said = r"the arm A has no row left to learn: 30 contaminated \(exact overlap of its passage"
+    with pytest.raises(InputError, match=said):
+        run({"test": tables["test"]}, tmp_path / "out", arms=["none", f"A={given}"])
+
+
+def test_questions_that_do_not_fit_the_student_are_counted(tables, tmp_path):
+    long = [{**q, "context": " ".join(passage(9000 + n) for n in range(12))} for q in questions(2, 8000)]
+    test = write(tmp_path / "long.parquet", [*questions(20), *long])
+    given = write(tmp_path / "a.parquet", rows_of(20))
+    record = run({"test": test}, tmp_path / "out", arms=["none", f"A={given}"])
+    assert record["details"]["long"]["unread"] == 2
+    assert (
+        "22 questions in 5 wordings, 2 seeds. 2 of them are too long for the" in record["result"]["verdict"]
+    )
+
+
+def test_targets_of_one_name_are_refused_from_python_too(tables, tmp_path):
+    config, (target,) = of_mapping(tables)
+    with pytest.raises(ConfigError, match="a name of its own"):
+        prove(config, tmp_path / "out", targets=[target, target], student=Pupil())
+
+
+def test_the_table_of_arms_has_a_column_for_each_target_and_says_what_is_worse(tables, tmp_path):
+    long = [{"instruction": f"{passage(i)} {passage(i + 50)}", "output": "ok"} for i in range(300, 308)]
+    short = [{"instruction": f"say {i}", "output": "ok then"} for i in range(400)]
+    both = [{"name": "mean"}, {"name": "b", "test": write(tmp_path / "b.parquet", questions(20, 7000))}]
+    arms = [
+        f"long={write(tmp_path / 'long.parquet', long)}",
+        f"short={write(tmp_path / 'short.parquet', short)}",
+    ]
+    run({"test": tables["test"], "arms": arms}, tmp_path / "out", targets=both)
+    page = (tmp_path / "out" / "report.html").read_text()
+    (table,) = re.findall(r"<h2>Arms by targets.*?</table>", page, re.DOTALL)
+    assert re.findall(r'<th class="n">(.*?)</th>', table) == ["mean", "b", "mean", "forgotten"]
+    assert table.count('<td class="n bad"') == 3
+    assert "td.bad {" in page
+    assert '<th class="n">of any test</th>' in page
+
+
 def test_a_table_against_itself_makes_no_difference(tables, tmp_path):
     given = write(tmp_path / "a.parquet", rows_of(40))
     pupil = Pupil()
@@ -218,6 +261,25 @@ def test_every_student_reads_as_many_tokens(tables, tmp_path):
     assert learned["ours+replay"]["rows"] > 1
 
 
+def test_the_table_with_the_fewest_tokens_is_the_measure_however_few_its_rows(tables, tmp_path):
+    few = write(tmp_path / "few.parquet", rows_of(30))
+    short = [{"instruction": f"say {i}", "input": "", "output": "ok then"} for i in range(2000)]
+    arms = ["none", f"few={few}", f"many={write(tmp_path / 'many.parquet', short)}"]
+    record = run({"test": tables["test"]}, tmp_path / "out", arms=arms)
+    learned = record["details"]["test"]["learned"]
+    assert (learned["few"]["rows"], learned["few"]["times"]) == (30, 1.0)
+    assert learned["many"]["rows"] > 500
+    assert learned["many"]["read"] == pytest.approx(learned["few"]["read"], rel=1e-5)
+
+
+def test_a_table_for_replay_that_no_arm_learns_changes_nothing(tables, tmp_path):
+    arms = ["none", f"A={write(tmp_path / 'a.parquet', rows_of(40))}"]
+    replay = write(tmp_path / "few.parquet", rows_of(3, 9000))
+    one = run({"test": tables["test"]}, tmp_path / "one", arms=arms)
+    two = run({"test": tables["test"]}, tmp_path / "two", arms=arms, replay=replay)
+    assert one["result"] == two["result"]
+
+
 def test_replay_has_its_share_of_the_tokens(tables, tmp_path):
     replay = write(tmp_path / "general.parquet", rows_of(80, 5000))
     pupil = Pupil()
@@ -291,6 +353,21 @@ def test_no_student_sees_a_passage_or_a_question_of_the_test(tables, tmp_path):
     assert all(r["detail"] for r in dropped)
 
 
+def test_no_student_sees_the_text_that_forgetting_is_measured_on(tables, tmp_path):
+    general = write(tmp_path / "general.parquet", [{"text": passage(i)} for i in (3, 60, 2003)])
+    given = rows_of(30, 2000)
+    given[5] = {"instruction": f"Read this: {passage(60)} What is it about?", "input": "", "output": "stone"}
+    pupil = Pupil()
+    arms = ["none", "tapt", f"A={write(tmp_path / 'a.parquet', given)}"]
+    record = run(tables, tmp_path / "out", pupil, arms=arms, general=general)
+    assert record["result"]["overlap"]["removed"] == {"exact": 1, "n-gram": 0}
+    assert record["result"]["overlap"]["rows"]["A"] == {"rows": 30, "of_the_test": 2}
+    held = set().union(*(runs_of(passage(i)) for i in (3, 60, 2003)))
+    for row in itertools.chain(*pupil.learned):
+        text = row.text if isinstance(row, Document) else f"{row.instruction} {row.context}"
+        assert not held & runs_of(text)
+
+
 # time
 
 
@@ -305,6 +382,35 @@ def test_a_budget_makes_fewer_passages_and_a_continued_run_keeps_them(tables, tm
     two = run(tables, tmp_path / "out", again, budget="150s", arms=["none", "ours"])
     assert again.calls == []
     assert two["result"] == one["result"]
+
+
+@pytest.mark.parametrize("own", [(), ("tapt",)])
+def test_what_is_foreseen_of_given_tables_is_what_they_take(tables, tmp_path, own):
+    """Passages do not say how much is read where rows are given, also not those of tapt."""
+    many = write(tmp_path / "many.parquet", rows_of(120, 3000))
+    short = [{"instruction": f"say {i}", "input": "", "output": "ok then"} for i in range(3000)]
+    arms = ["none", *own, f"A={many}", f"B={write(tmp_path / 'short.parquet', short)}"]
+    given = {**tables, "arms": arms, "targets": [{"name": "a"}, {"name": "b", "test_items": 0}]}
+    del given["targets"][1]["test_items"]
+    given["targets"][1]["test"] = write(tmp_path / "b.parquet", questions(20, 7000))
+
+    def took(out):
+        units = [json.loads(path.read_text()) for path in (tmp_path / out / "units").glob("*/unit.json")]
+        return sum(unit["all_s"] for unit in units)
+
+    whole = run(given, tmp_path / "whole", Pupil(seconds=1e-3))
+    assert whole["estimate_s"] == pytest.approx(took("whole"), rel=0.05)
+    limit = round(0.6 * took("whole"))
+    cut = run(given, tmp_path / "cut", Pupil(seconds=1e-3), budget=f"{limit}s")
+    rows = min(one["sizes"]["passages"] for one in cut["targets"].values())
+    assert 20 <= rows < 120
+    assert 0.7 * limit < took("cut") <= limit
+    for one in cut["details"].values():
+        reads = {line["read"] for arm, line in one["learned"].items() if arm != "none"}
+        assert max(reads) == pytest.approx(min(reads), rel=1e-4)
+    again = Pupil()
+    assert run(given, tmp_path / "cut", again, budget=f"{limit}s")["result"] == cut["result"]
+    assert again.calls == []
 
 
 # nothing is trained twice

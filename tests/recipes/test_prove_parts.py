@@ -202,7 +202,31 @@ def test_short_contexts_are_still_found_whole(tmp_path):
     assert guard.wrong([Example("", "", "", "Something else", "yes")]) == [""]
 
 
+def test_a_short_passage_and_its_question_are_found_in_what_is_written(tmp_path):
+    row = {"context": "A man plays on a stage.", "question": "He makes music.", "label": "yes"}
+    other = {"context": "Nobody is here.", "question": "It is empty.", "label": "no"}
+    guard = Guard(read_test(Target("t", "", write(tmp_path / "t.parquet", [row, other]), "nli"), 0).questions)
+
+    def wrong(instruction, context=""):
+        return guard.wrong([Example("", "", context, instruction, "yes")])[0]
+
+    assert "passage of the test and its question" in wrong(
+        "Premise: A man plays on a stage. Hypothesis: he makes MUSIC. Does it follow?"
+    )
+    assert wrong("Premise: A man plays on a stage. Hypothesis: he is alone.") == ""
+    assert wrong("He makes music.", "A man plays on the piano.") == ""
+    assert wrong("Nobody is here. It is empty.") == ""  # six words say this by chance
+
+
 # time
+
+
+def test_epochs_are_in_the_speed_that_was_measured():
+    def of(epochs):
+        config, _ = of_mapping({"text": "p", "test": "t", "train": {"epochs": epochs}})
+        return seconds(config, Speed(2.0, 0.1, 0.01), Making(0.5, 0.8, 200.0), Sizes(50, 30), 5, 40)
+
+    assert of(3) == of(1) > 0
 
 
 @given(
@@ -242,7 +266,12 @@ def test_what_is_planned_fits_the_budget(limit, passages, items, item_s, token_s
         ({"seeds": 0}, ConfigError, "seeds: 0"),
         ({"budget": "soon"}, ConfigError, "write 90s, 30m or 2h"),
         ({"task": "coref"}, ConfigError, "no test prompts for coref"),
+        ({"arms": ["none", "replay=x.parquet"]}, ConfigError, "not one of ours"),
+        ({"arms": ["a=1", "a-b=2", "b-c=3", "c=4"]}, ConfigError, "'a-b-c' would be the difference of two"),
         ({"sizes": ["ten"]}, ConfigError, "not all numbers"),
+        ({"sizes": ["²"]}, ConfigError, "not all numbers"),
+        ({"targets": [{"name": "plan.json"}]}, ConfigError, "no name for a folder"),
+        ({"targets": [{"name": "ä" * 60}]}, ConfigError, "no name for a folder"),
         ({"train": {"evaluations": 3}}, ConfigError, "the test validates here"),
         ({"labels": ["yes", "no", "yes"]}, ConfigError, "labels: yes, no, yes; name two or more, each once"),
         ({"targets": []}, ConfigError, "write a list"),

@@ -16,6 +16,10 @@ from taskmill.report.words import compact, duration, thousands
 __all__ = ["forest", "size_curve", "write_prove_report"]
 
 
+_MADE = {"ours", "ours-unfiltered", "ours+replay"}
+"""Arms whose rows the generator writes."""
+
+
 def forest(effects: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the geometry of a forest plot of effects, in percent of its width, with nothing at `zero`."""
     ends = [0.0, *(end for line in effects.values() for end in line["interval"])]
@@ -77,7 +81,8 @@ def write_prove_report(path: Path, record: Mapping[str, Any]) -> Path:
         "record": record,
         "result": result,
         "config": record["config"],
-        "makes": bool({"ours", "ours-unfiltered", "ours+replay"} & set(result["arms"])),
+        "makes": bool(_MADE & set(result["arms"])),
+        "shared": "targets" in result and not {"tapt", *_MADE} & set(result["arms"]),
         "figures": _figures(record),
         "overall": forest(result["effects"]) if "targets" in result else {},
         "matrix": _matrix(result) if "targets" in result else [],
@@ -96,13 +101,13 @@ def _matrix(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     The last is `none` where that is an arm. Each line ends with the mean over the targets.
     """
-    columns = {**result["targets"], "mean": result}
+    columns = [*result["targets"].items(), ("mean", result)]  # a target may be called mean as well
     arms = result["arms"]
     last = next(two for two in arms if all(f"{two}-{one}" not in result["effects"] for one in arms))
     lines = []
     for arm in arms:
         cells = []
-        for name, one in columns.items():
+        for name, one in columns:
             effect = one["effects"].get(f"{arm}-{last}")
             low, high = effect["interval"] if effect else (0.0, 0.0)
             state = "good" if low > 0 else "bad" if high < 0 else "dim"

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import pyarrow as pa
 
 from taskmill.recipes.general import Probes, probes
 from taskmill.recipes.prove.arms import Lost, Stock, make, stocks
-from taskmill.recipes.prove.config import ProveConfig, Target, of_mapping, targets_of
+from taskmill.recipes.prove.config import ProveConfig, Target, checked, of_mapping, targets_of
 from taskmill.recipes.prove.items import asked
 from taskmill.recipes.prove.judge import Judged, judge, together
 from taskmill.recipes.prove.overlap import RULE, Guard
@@ -38,6 +37,7 @@ from taskmill.recipes.students import Learner, Speed
 from taskmill.recipes.tables import check_out
 from taskmill.report.prove import write_prove_report
 from taskmill.store import Run, write_json, write_parquet
+from taskmill.train.student import Item
 
 __all__ = ["ProveConfig", "Target", "of_mapping", "prove"]
 
@@ -60,12 +60,12 @@ def prove(
     the folder is in use or holds something else.
     """
     report, began = on_progress or ignore, time.monotonic()
-    targets = list(targets) or targets_of(config)
+    targets = checked(targets) or targets_of(config)
     with Run(check_out(out, [*(t.test for t in targets), *config.tables], "prove")) as run:
         learner = student or _student(config)
         report(Progress("read"))
         general = probes(config.general, config.train.seed)
-        sides = [side_of(config, target) for target in targets]
+        sides = [side_of(config, target, general) for target in targets]
         plan = planned(run.path, config, sides, learner, general, began, report)
         if dry_run:
             return plan
@@ -96,7 +96,7 @@ def _proved(
 ) -> dict[str, Any]:
     """Make all rows, train and ask all students, and return what they show."""
     groups = _groups(config, [(side, Sizes(**plans[side.target.name]["sizes"])) for side in sides])
-    found = [_rows(folder, config, group, learner, report) for group in groups]
+    found = [_rows(folder, config, group, learner, general, report) for group in groups]
     lost = [(_named(group), one) for group, (_, lost, _) in zip(groups, found, strict=True) for one in lost]
     _write_dropped(folder / "dropped.parquet", lost)
     results: dict[str, Judged] = {}
@@ -105,7 +105,7 @@ def _proved(
         tests = [side.test.first(own.questions) for side, own in group]
         prompts = [asked(test) for test in tests]
         items = [item for own in prompts for item in own]
-        grid = grid_of(_limited(config, group), stock, learner, items, general)
+        grid = grid_of(config, stock, learner, items, general, _limit(config, group, plans))
         place = f"{_named(group)}: " if len(groups) > 1 else ""
         speed = Speed(**plans[group[0][0].target.name]["speed"])
         done, count = learned(
@@ -117,7 +117,8 @@ def _proved(
             own = _answers(done, first, len(own_prompts))
             first += len(own_prompts)
             overlap = _overlap(side, looked)
-            results[side.target.name] = judge(config, side.target, test, grid, own, overlap)
+            unread = _unread(learner, own_prompts, len(test.wordings))
+            results[side.target.name] = judge(config, side.target, test, grid, own, overlap, unread)
     counts = {"all": units, "made": made, "reused": units - made}
     return together(config, results) | {"units": counts}
 
@@ -141,6 +142,12 @@ def _answers(done: Mapping[str, Mapping[str, Any]], first: int, count: int) -> d
     return {key: {**unit, "answers": unit["answers"][part]} for key, unit in done.items()}
 
 
+def _unread(learner: Learner, prompts: Sequence[Item], wordings: int) -> int:
+    """Return how many questions are too long for the student in one wording or more: it does not answer."""
+    lengths = learner.lengths([item.example for item in prompts])
+    return len({i // wordings for i, length in enumerate(lengths) if isinstance(length, str)})
+
+
 def _overlap(side: Side, looked: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     return {
         "passages": side.pool.read,
@@ -151,18 +158,26 @@ def _overlap(side: Side, looked: Mapping[str, Mapping[str, int]]) -> dict[str, A
     }
 
 
-def _limited(config: ProveConfig, group: Group) -> ProveConfig:
-    """Return the configuration with the planned number of rows, where passages do not limit them."""
-    return config if config.uses_pool else replace(config, rows=min(own.passages for _, own in group))
+def _limit(config: ProveConfig, group: Group, plans: Mapping[str, Mapping[str, Any]]) -> int:
+    """Return how many given rows there is time for; 0: all, or passages limit what is learned."""
+    most = (
+        {name: plan.get("most", plan["sizes"])["passages"] for name, plan in plans.items()}
+        if config.given
+        else {}
+    )
+    cut = [own.passages for side, own in group if own.passages < most.get(side.target.name, 0)]
+    return min(cut, default=0)
 
 
 def _rows(
-    folder: Path, config: ProveConfig, group: Group, learner: Learner, report: OnProgress
+    folder: Path, config: ProveConfig, group: Group, learner: Learner, general: Probes, report: OnProgress
 ) -> tuple[dict[str, Stock], list[Lost], dict[str, dict[str, int]]]:
     """Return what each arm may learn, what is left out, and what was looked at (`stocks`)."""
     side, sizes = group[0]
-    pool = side.pool.kept[: sizes.passages] if config.uses_pool else []
-    guard = side.guard if len(group) == 1 else Guard([q for own, _ in group for q in own.test.questions])
+    # Where rows are given, these are what a budget cuts, and passages are taken as far as they go.
+    pool = side.pool.kept[: (config.passages or None) if config.given else sizes.passages]
+    questions = [q for own, _ in group for q in own.test.questions]
+    guard = side.guard if len(group) == 1 else Guard(questions, general.texts)
     made = None
     if config.makes:
         made = make(pool, config, side.target, side.test, folder / side.target.name, report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,7 +170,7 @@ def stocks(
         given["tapt"] = pool
     if made is not None:
         given |= {"ours": made[0], "ours-unfiltered": made[1]}
-    if config.replay:
+    if config.replays:
         given["replay"] = _table(config.replay)
     for arm in config.arms:
         name, equals, table = arm.partition("=")
@@ -179,14 +180,20 @@ def stocks(
     for name, rows in given.items():
         stock, dropped = _stock(name, rows, guard, lengths)
         if not stock.rows:
-            raise InputError(
-                f"the arm {name} has no row left to learn; dropped.parquet says why, or it had none"
-            )
+            raise InputError(f"the arm {name} has no row left to learn: {_why(dropped)}; give it other rows")
         reasons = [reason for _, _, reason, _ in dropped]
         looked[name] = {"rows": len(rows), "of_the_test": reasons.count(str(Reason.CONTAMINATED))}
         found[name] = stock
         lost += dropped
     return found, lost, looked
+
+
+def _why(lost: Sequence[Lost]) -> str:
+    """Return in words why rows were left out, the first of each reason in full."""
+    reasons = Counter(reason for _, _, reason, _ in lost)
+    first = {reason: detail for _, _, reason, detail in reversed(lost)}
+    told = (f"{count:,} {reason} ({first[reason]})" for reason, count in sorted(reasons.items()))
+    return ", ".join(told) or "there was none"
 
 
 def _table(source: str) -> list[Example]:
@@ -228,12 +235,13 @@ class Portion:
     times: float = 1.0
 
 
-def portions(config: ProveConfig, found: Mapping[str, Stock], seed: int) -> dict[str, Portion]:
+def portions(config: ProveConfig, found: Mapping[str, Stock], seed: int, rows: int = 0) -> dict[str, Portion]:
     """Return what each arm's student of one seed learns: as many tokens in all as every other's.
 
     The tokens are those of the arm ours (else ours-unfiltered, else the table with the fewest): rows by
     chance, each read once. Other arms take rows by chance up to that many tokens, ours-unfiltered as many
-    rows, and read theirs a little more or less than once, so that they come out even.
+    rows, and read theirs a little more or less than once, so that they come out even. `rows`: how many of
+    the table with the fewest tokens there is time for (0: all).
     """
     orders = {name: stock.order(seed) for name, stock in found.items()}
     limited = {name: orders[name][: config.rows or None] for name in orders if name not in ("tapt", "replay")}
@@ -242,6 +250,9 @@ def portions(config: ProveConfig, found: Mapping[str, Stock], seed: int) -> dict
         sums["replay"] = sum(found["replay"].tokens)
     first = next((name for name in ("ours", "ours-unfiltered") if name in sums and config.makes), "")
     first = first or min(sums, key=lambda name: (sums[name], name), default="tapt")
+    if rows:
+        limited[first] = limited.get(first, orders[first])[:rows]
+        sums[first] = sum(found[first].tokens[i] for i in limited[first])
     budget = sums[first] if first in sums else sum(found["tapt"].tokens)
     count = len(limited.get("ours", ()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,20 @@ from taskmill.registry import nearest
 from taskmill.tasks import get
 from taskmill.train import TrainConfig
 
-__all__ = ["MADE", "OWN_ARMS", "ProveConfig", "Target", "of_mapping", "prompts", "targets_of"]
+__all__ = ["MADE", "OWN_ARMS", "ProveConfig", "Target", "checked", "of_mapping", "prompts", "targets_of"]
 
 OWN_ARMS = ("none", "tapt", "ours", "ours-unfiltered", "ours+replay", "random")
 """Arms by name; any other is a table of the user's, NAME=FILE."""
 
 MADE = ("ours", "ours-unfiltered", "ours+replay")
 """Arms whose rows the generator writes."""
+
+_TAKEN = ("units", "ledger", "speed", "plan.json", "record.json", "result.json", "report.html",
+          "dropped.parquet")  # fmt: skip
+"""What stands beside the folders of the targets."""
+
+_LONGEST_NAME = 100
+"""Bytes of a target's name (chosen: file systems take 255, and a name is a column's head on the page)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,7 @@ class ProveConfig:
                 raise ConfigError(f"{name}: {getattr(self, name)} is out of range; see --help for what it is")
         if self.sizes and "ours" not in self.arms:
             raise ConfigError("sizes: the curve is of the arm ours, which --arms does not name")
-        if not all(size.isdigit() and int(size) for size in self.sizes):
+        if not all(size.isdecimal() and int(size) for size in self.sizes):
             raise ConfigError(f"sizes: {', '.join(self.sizes)} are not all numbers of rows")
         plain = TrainConfig()
         if (self.train.valid_share, self.train.evaluations) != (plain.valid_share, plain.evaluations):
@@ -134,14 +142,18 @@ class ProveConfig:
             raise ConfigError("arms: name two or more, each once; a comparison needs something beside it")
         for arm in self.arms:
             name, equals, table = arm.partition("=")
-            if equals and (name in OWN_ARMS or not name or not table or "/" in name):
+            if equals and (name in (*OWN_ARMS, "replay") or not name or not table or "/" in name):
                 raise ConfigError(f"arms: {arm!r} is no NAME=TABLE; choose a name that is not one of ours")
             if not equals and name not in OWN_ARMS:
                 known = ", ".join(OWN_ARMS)
                 raise ConfigError(
                     f"arms: no arm {name!r}.{nearest(name, OWN_ARMS)} Known: {known}; or NAME=TABLE"
                 )
-        if {"ours+replay", "random"} & set(names) and not self.replay:
+        effects = [f"{one}-{two}" for one, two in permutations(names, 2)]
+        twice = next((effect for effect in effects if effects.count(effect) > 1), "")
+        if twice:
+            raise ConfigError(f"arms: {twice!r} would be the difference of two pairs of arms; rename one")
+        if self.replays and not self.replay:
             raise UsageError("ours+replay and random need general rows; name their table with --replay")
 
     @property
@@ -158,6 +170,16 @@ class ProveConfig:
     def uses_pool(self) -> bool:
         """Whether an arm learns the passages, or what is made of them."""
         return self.makes or "tapt" in self.names
+
+    @property
+    def replays(self) -> bool:
+        """Whether an arm learns rows of the table `replay`."""
+        return bool({"ours+replay", "random"} & set(self.names))
+
+    @property
+    def given(self) -> bool:
+        """Whether rows that are given say how much each student reads: none are made, and there are some."""
+        return not self.makes and (self.replays or any("=" in arm for arm in self.arms))
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -197,12 +219,17 @@ def targets_of(config: ProveConfig, listed: Any = None) -> list[Target]:
         raise ConfigError("targets: write a list, each with name, text, test and task")
     found = [build(Target, {"name": "", **own, **one}) for one in listed]
     found = [replace(t, name=t.name or _stem(t), task=get(t.task).name) for t in found]
-    for target in found:
+    return checked(found)
+
+
+def checked(targets: Sequence[Target]) -> list[Target]:
+    """Return targets as they are. Raises UsageError or ConfigError for one that cannot be tested."""
+    for target in targets:
         _check_target(target)
-    names = [target.name for target in found]
+    names = [target.name for target in targets]
     if len(set(names)) < len(names):
         raise ConfigError(f"targets: {', '.join(names)} are not all different; give each a name of its own")
-    return found
+    return list(targets)
 
 
 def _stem(target: Target) -> str:
@@ -212,7 +239,8 @@ def _stem(target: Target) -> str:
 def _check_target(target: Target) -> None:
     if not target.test:
         raise UsageError("no test is given; name a table of questions with --test")
-    if target.name.startswith(".") or "/" in target.name or target.name in ("units", "ledger", "speed"):
+    name = target.name
+    if name.startswith(".") or "/" in name or name in _TAKEN or not 0 < len(name.encode()) <= _LONGEST_NAME:
         raise ConfigError(f"targets: {target.name!r} is no name for a folder; choose another")
     if target.labels and len(set(target.labels)) < max(2, len(target.labels)):
         raise ConfigError(f"labels: {', '.join(target.labels)}; name two or more, each once")

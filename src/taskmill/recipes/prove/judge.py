@@ -29,9 +29,15 @@ class Judged:
 
 
 def judge(
-    config: ProveConfig, target: Target, test: Test, grid: Grid, done: Done, overlap: Mapping[str, Any]
+    config: ProveConfig,
+    target: Target,
+    test: Test,
+    grid: Grid,
+    done: Done,
+    overlap: Mapping[str, Any],
+    unread: int = 0,
 ) -> Judged:
-    """Return what the students of one target show."""
+    """Return what the students of one target show. `unread`: questions that are too long for them."""
     outcomes = {arm: _outcomes(test, done, keys) for arm, keys in grid.arms.items() if arm}
     seed, confidence = config.train.seed, config.confidence
     shared = "" if config.uses_pool else "all targets"
@@ -50,14 +56,19 @@ def judge(
         "effects": effects(found, confidence),
         "retention": retention,
         "overlap": dict(overlap),
-        "verdict": " ".join([verdict, *_notes(config, target, test, retention)]),
+        "verdict": " ".join([verdict, *_notes(config, target, test, retention, unread)]),
     }
     details = {
         "state": state,
         "metric": test.metric,
         "questions": len(test.questions),
+        "unread": unread,
         "wordings": _by_wording(outcomes),
-        "learned": {arm: _learned(done, keys) for arm, keys in grid.arms.items() if arm},
+        "learned": {
+            arm: _learned(done, keys, config.recipe.resolved().epochs)
+            for arm, keys in grid.arms.items()
+            if arm
+        },
         "curve": curve,
         "fit": fitted,
         "skipped_sizes": grid.skipped,
@@ -87,14 +98,14 @@ def _by_wording(outcomes: Mapping[str, Outcomes]) -> dict[str, list[float]]:
     return found
 
 
-def _learned(done: Done, keys: Sequence[str]) -> dict[str, float]:
+def _learned(done: Done, keys: Sequence[str], epochs: float) -> dict[str, float]:
     """Return means over an arm's students: rows, their tokens, times read, tokens read in all, seconds."""
     own = [done[key] for key in keys]
     return {
         "rows": round(float(np.mean([u["rows"] for u in own])), 1),
         "tokens": round(float(np.mean([u["tokens"] for u in own])), 1),
-        "times": round(float(np.mean([u["times"] for u in own])), 4),
-        "read": round(float(np.mean([u["tokens"] * u["times"] for u in own])), 1),
+        "times": round(epochs * float(np.mean([u["times"] for u in own])), 4),
+        "read": round(epochs * float(np.mean([u["tokens"] * u["times"] for u in own])), 1),
         "seconds": round(float(np.mean([u["all_s"] for u in own])), 1),
     }
 
@@ -127,9 +138,15 @@ def _estimate(found: Estimate) -> dict[str, float | None]:
     return {key: round(value, 6) if isfinite(value) else None for key, value in found._asdict().items()}
 
 
-def _notes(config: ProveConfig, target: Target, test: Test, retention: Mapping[str, Any]) -> list[str]:
+def _notes(
+    config: ProveConfig, target: Target, test: Test, retention: Mapping[str, Any], unread: int
+) -> list[str]:
     """Return what a reader of the verdict must know besides."""
     notes = [f"{len(test.questions)} questions in {len(test.wordings)} wordings, {config.seeds} seeds."]
+    if unread:
+        notes.append(
+            f"{unread} of them are too long for the student and count as answered wrongly or blindly."
+        )
     if config.seeds < 2:
         notes.append("With one seed the intervals know nothing of the luck of training.")
     if target.note:

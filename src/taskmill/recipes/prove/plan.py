@@ -32,7 +32,7 @@ class Making(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How much is used: passages of the pool and questions of the test."""
+    """How much is used: passages of the pool (else rows of the smallest table), questions of the test."""
 
     passages: int
     questions: int
@@ -76,8 +76,7 @@ def _costs(
     students = trained + curve + 1
     of_curve = config.seeds * sum(int(size) for size in config.sizes) * making.tokens
     fixed = students * (speed.unit + speed.item * probes) + of_curve * speed.token
-    epochs = config.recipe.resolved().epochs
-    read = making.rows * making.tokens * trained * speed.token * epochs
+    read = making.rows * making.tokens * trained * speed.token  # as measured: of all epochs
     return fixed, making.seconds + read, students * speed.item * wordings
 
 
@@ -115,6 +114,11 @@ def chosen(
     return Sizes(least.passages + passages, least.questions + questions)
 
 
-def as_record(speed: Speed, making: Making, sizes: Sizes) -> dict[str, Any]:
+def as_record(speed: Speed, making: Making, sizes: Sizes, most: Sizes) -> dict[str, Any]:
     """Return what plan.json keeps of a target, so that a continued run has the same sizes."""
-    return {"speed": speed._asdict(), "making": making._asdict(), "sizes": sizes._asdict()}
+    return {
+        "speed": speed._asdict(),
+        "making": making._asdict(),
+        "sizes": sizes._asdict(),
+        "most": most._asdict(),
+    }

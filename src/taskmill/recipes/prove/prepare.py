@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, isfinite
 from pathlib import Path
@@ -16,7 +16,7 @@ from taskmill.errors import InputError, UsageError
 from taskmill.ids import content_id
 from taskmill.ingest import fingerprint
 from taskmill.recipes.general import Probes
-from taskmill.recipes.prove.arms import Passages, make, passages, stocks
+from taskmill.recipes.prove.arms import Passages, Stock, make, passages, stocks
 from taskmill.recipes.prove.config import ProveConfig, Target
 from taskmill.recipes.prove.items import Test, asked, read_test
 from taskmill.recipes.prove.overlap import Guard
@@ -47,15 +47,15 @@ class Side:
     pool: Passages
 
 
-def side_of(config: ProveConfig, target: Target) -> Side:
-    """Read a target's test, and its passages if an arm needs them.
+def side_of(config: ProveConfig, target: Target, general: Probes) -> Side:
+    """Read a target's test, and its passages if an arm needs them, without the test and the general texts.
 
     Raises UsageError and InputError for what is missing or cannot be read.
     """
     if config.uses_pool and not target.text:
         raise UsageError("no passages are given; name a table with a column text with --text")
     test = read_test(target, config.train.seed)
-    guard = Guard(test.questions)
+    guard = Guard(test.questions, general.texts)
     pool = passages(target, guard, config.train.seed) if config.uses_pool else Passages([], [], 0, {})
     return Side(target, test, guard, pool)
 
@@ -86,7 +86,7 @@ def planned(
         rest = (part, making), (len(side.test.wordings), probes)
         sizes = chosen(config, *rest[0], most, left, *rest[1]) if isfinite(limit) else most
         found[side.target.name] = {
-            **as_record(speed, making, sizes),
+            **as_record(speed, making, sizes, most),
             "estimate_s": round(seconds(config, *rest[0], sizes, *rest[1]), 1),
             "task": side.target.task,
             "metric": side.test.metric,
@@ -124,15 +124,27 @@ def _tried(
     making, most = Making(), Sizes(len(pool), len(test.questions))
     if config.makes:
         rows, making = _tried_making(folder / side.target.name, config, side, pool[:TRIED_PASSAGES], report)
-    elif not config.uses_pool:  # rows are given: as many as the smallest table has
-        given, _, _ = stocks([], None, config, side.guard, learner.lengths)
-        rows = min(given.values(), key=lambda stock: sum(stock.tokens)).rows
-        most = most._replace(passages=min(config.rows or len(rows), len(rows)))
+    elif config.given:
+        rows, count = _smallest(config, stocks(pool, None, config, side.guard, learner.lengths)[0])
+        most = most._replace(passages=count)
     lengths = [n for n in learner.lengths(rows) if isinstance(n, int)]
     making = making._replace(tokens=round(sum(lengths) / max(1, len(lengths)), 2))
     items = asked(test.first(TRIED_ITEMS))[:TRIED_ITEMS]
     speed = measured(folder, learner, rows, items, config.train.seed)
     return speed, making, most
+
+
+def _smallest(config: ProveConfig, found: Mapping[str, Stock]) -> tuple[Sequence[Row], int]:
+    """Return the rows of the table that says how much is read, about, and how many of them may be learned."""
+
+    def size(name: str) -> int:
+        return min(config.rows or len(found[name].rows), len(found[name].rows))
+
+    def tokens(name: str) -> float:
+        return sum(found[name].tokens) / len(found[name].tokens) * size(name)
+
+    first = min((name for name in found if name != "tapt"), key=lambda name: (tokens(name), name))
+    return found[first].rows, size(first)
 
 
 def _tried_making(

@@ -42,9 +42,14 @@ class Grid:
 
 
 def grid_of(
-    config: ProveConfig, found: Mapping[str, Stock], learner: Learner, items: Sequence[Item], general: Probes
+    config: ProveConfig,
+    found: Mapping[str, Stock],
+    learner: Learner,
+    items: Sequence[Item],
+    general: Probes,
+    rows: int = 0,
 ) -> Grid:
-    """Lay out all students of a target. What is not trained is one student for all seeds."""
+    """Lay out all students of a target (`rows`: see `portions`). What is not trained is one for all seeds."""
     questions = content_id(
         *(
             content_id(e.instruction, e.context, e.response, *choices)
@@ -64,7 +69,7 @@ def grid_of(
     sizes: dict[int, list[str]] = {}
     base = add(Portion(), first)  # what an arm has forgotten is held against it, whether it is an arm or not
     for seed in range(first, first + config.seeds):
-        for arm, portion in portions(config, found, seed).items():
+        for arm, portion in portions(config, found, seed, rows).items():
             arms[arm].append(add(portion, seed) if portion.rows else base)
     wanted = sorted({int(size) for size in config.sizes})
     there = [size for size in wanted if size <= len(found["ours"].rows)] if wanted else []
