@@ -3,7 +3,7 @@
     python -m benchmarks evidence --data DATA --out DIR     makes pools, tests and recipes of all targets
     cd DIR && taskmill prove squadshifts_reddit.yaml --out runs/squadshifts_reddit
     cd DIR && taskmill prove datasets.yaml --out runs/datasets
-    cd DIR && taskmill ablate flan/mixture.yaml --arms no-few-shot,no-cot,no-balancing --rows 160 \\
+    cd DIR && taskmill ablate flan/mixture.yaml --arms no-few-shot,no-cot,no-balancing --rows 120 \\
         --train flan/proof.yaml --out runs/flan
     cd DIR && taskmill ltd …                                as `python -m benchmarks ltd --help` says
     python -m benchmarks evidence --save DIR/runs/squadshifts_reddit     keeps a result
