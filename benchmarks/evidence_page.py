@@ -38,7 +38,7 @@ def render(results):
         each = columns_of(one)
         mean = {f"mean of {len(each)}": one["result"]} if len(each) > 1 else {}
         for target, result in {**each, **mean}.items():
-            called = f"{target}, {name}" if target in targets else target  # shown by two results: both stand
+            called = f"{target} (of {name}.yaml)" if target in targets else target  # two results: both stand
             targets[called] = (target, name, result, one)
     lines = [
         HEAD,

@@ -116,7 +116,13 @@ def test_a_target_of_two_results_stands_twice_and_a_command_asks_all_its_questio
         changed(run_folder(tmp_path / name) / "record.json", several)
         evidence.save(tmp_path / name)
     page = evidence.render(evidence.kept())
-    for called in ("tales", "tales, more", "facts, more", "mean of 2", "mean of 2, more"):
+    for called in (
+        "tales",
+        "tales (of more.yaml)",
+        "facts (of more.yaml)",
+        "mean of 2",
+        "mean of 2 (of more.yaml)",
+    ):
         assert page.count(f"| {called} |") == 2  # in the effect's table and in that of the scores
     assert "taskmill prove more.yaml --arms none,ours --seeds 2 --passages 31 --test-items 99`" in page
 
