@@ -1,6 +1,7 @@
 """Shared fixtures. The suite runs offline: a connection that leaves this machine is an error."""
 
 import ast
+import json
 import os
 import socket
 from pathlib import Path
@@ -68,3 +69,13 @@ def is_a_test():
         return name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
     return stands
+
+
+@pytest.fixture
+def verdicts(tmp_path):
+    """Six pairs, the label follows from the claim."""
+    of = (("dry", "refutes"), ("wet", "supports"))
+    rows = [{"premise": f"p{i}", "hypothesis": of[i % 2][0], "label": of[i % 2][1]} for i in range(6)]
+    path = tmp_path / "nli.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path

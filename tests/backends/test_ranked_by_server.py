@@ -24,16 +24,6 @@ def environment(monkeypatch):
 
 
 @pytest.fixture
-def verdicts(tmp_path):
-    """Six pairs, the label follows from the claim."""
-    of = (("dry", "refutes"), ("wet", "supports"))
-    rows = [{"premise": f"p{i}", "hypothesis": of[i % 2][0], "label": of[i % 2][1]} for i in range(6)]
-    path = tmp_path / "nli.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
-
-
-@pytest.fixture
 def letters(tmp_path):
     """Five questions of four options; the server below knows the first four."""
     rows = [

@@ -33,16 +33,6 @@ def sums(tmp_path):
     return path
 
 
-@pytest.fixture
-def verdicts(tmp_path):
-    """Six pairs, the label follows from the claim."""
-    of = (("dry", "refutes"), ("wet", "supports"))
-    rows = [{"premise": f"p{i}", "hypothesis": of[i % 2][0], "label": of[i % 2][1]} for i in range(6)]
-    path = tmp_path / "nli.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
-
-
 class Knowing:
     """Knows the word problems but two, says one of those wrong and one not at all; weighs claims by "wet"."""
 
