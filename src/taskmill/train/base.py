@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -140,12 +141,21 @@ def load_model(base: Base, config: TrainConfig, kind: str, device: str) -> Any:
         settings |= _quantised(base, torch, hf, device)
     elif not base.gguf:
         settings["use_safetensors"] = True
-    elif hasattr(hf, "GgufConfig"):
-        # transformers 5 keeps GGUF weights packed unless told; packed ones cannot be trained through.
-        settings["quantization_config"] = hf.GgufConfig(dequantize=True)
+    else:
+        _without_bar()
+        if hasattr(hf, "GgufConfig"):
+            # transformers 5 keeps GGUF weights packed unless told; packed ones cannot be trained through.
+            settings["quantization_config"] = hf.GgufConfig(dequantize=True)
     model = _loaded(hf.AutoModelForCausalLM, base, settings)
     model.config.use_cache = False
     return model if config.method == "qlora" else model.to(device)
+
+
+def _without_bar() -> None:
+    """Turn off the bar that transformers draws while it unpacks GGUF: its own setting does not reach it."""
+    module: Any = import_module("transformers.modeling_gguf_pytorch_utils")
+    if hasattr(module, "tqdm"):
+        module.tqdm = lambda tensors, **_: tensors
 
 
 def _loaded(kind: Any, base: Base, settings: dict[str, Any]) -> Any:
