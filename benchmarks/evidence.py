@@ -3,6 +3,7 @@
     python -m benchmarks evidence --data DATA --out DIR     makes pools, tests and recipes of all targets
     cd DIR && taskmill prove squadshifts_reddit.yaml --out runs/squadshifts_reddit
     cd DIR && taskmill prove datasets.yaml --out runs/datasets
+    cd DIR && taskmill prove replay.yaml --passages 80 --test-items 40 --out runs/replay
     cd DIR && taskmill ablate flan/mixture.yaml --arms no-few-shot,no-cot,no-balancing --rows 120 \\
         --train flan/proof.yaml --out runs/flan
     cd DIR && taskmill ltd …                                as `python -m benchmarks ltd --help` says
@@ -88,6 +89,9 @@ TARGETS = {
 }
 """Those of Bonito's evaluation that are at hand, or the nearest to them (see the page)."""
 
+REPLAYED = ("squadshifts_reddit", "squadshifts_new_wiki")
+"""Where the rows help, so that something can be lost by others in their place."""
+
 ARMS = ["none", "tapt", "ours", "ours-unfiltered"]
 
 
@@ -106,6 +110,10 @@ def make(data, out):
         print(f"{name}: {len(pool)} passages, {len(test)} questions")
     recipe = {"arms": ARMS, "seeds": 3, "passages": 160, "test_items": 100, "targets": listed}
     (out / "all.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    arms = ["none", "ours", "ours+replay", "random"]
+    own = [one for one in listed if one["name"] in REPLAYED]
+    recipe |= {"arms": arms, "replay": "replay.parquet", "targets": own}
+    (out / "replay.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     read_on(data, out / "read_on")
     evidence_flan.make(data, out)
 

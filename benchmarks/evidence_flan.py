@@ -1,7 +1,8 @@
-"""Tables for two more experiments of `benchmarks evidence`: Flan's ablations, and datasets by capabilities.
+"""Tables for three more experiments of `benchmarks evidence`: Flan's ablations, capabilities, replay.
 
     cd DIR && taskmill ablate flan/mixture.yaml --arms … --train flan/proof.yaml --out runs/flan
     cd DIR && taskmill prove datasets.yaml --out runs/datasets
+    cd DIR && taskmill prove replay.yaml --out runs/replay
 
 Short rows of public training sets are phrased by the package's templates: zero-shot, with one or two
 exemplars, and, where a set has rationales, with a chain of thought. All students are asked the tests of two
@@ -30,6 +31,9 @@ SETS = {
     "cot_strategyqa_train": ("flan", 300),
 }
 """Set → (its folder, rows taken by chance). They differ in size, so that there is something to balance."""
+
+PLAIN = ["id", "task", "prompt", "completion"]
+"""Columns of a rendered row that a student's rows need."""
 
 RATIONALES = ("cot_creak_train", "cot_strategyqa_train")
 
@@ -66,6 +70,8 @@ def make(data: Path, out: Path) -> None:
     write(out / "flan" / "proof.yaml", SHARED)
     arms = [f"{arm}=rendered/{name}-zero-shot.parquet" for arm, name in CAPABILITIES.items()]
     write(out / "datasets.yaml", {"arms": ["none", *arms], "rows": 120, **SHARED})
+    general = [pq.read_table(rendered / f"{name}-zero-shot.parquet", columns=PLAIN) for name in SETS]
+    pq.write_table(pa.concat_tables(general), out / "replay.parquet")
 
 
 def short(source: Path, to: Path, longest: int, count: int) -> None:

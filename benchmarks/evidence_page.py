@@ -17,6 +17,14 @@ PAPERS = {
         "The checks make the rows better, at as many rows",
         "not measured there: Bonito has no checks",
     ),
+    "ours-random": (
+        "They do more than general rows do",
+        "not measured there at equal tokens",
+    ),
+    "ours-ours+replay": (
+        "A share of general rows in their place costs little",
+        "no such arm in Bonito; Dynosaur replays within a collection, see [growing one](grow.md)",
+    ),
 }
 """Effects of `taskmill prove` that a paper makes a claim about: the claim, and the paper's number."""
 
@@ -46,6 +54,7 @@ def render(results):
         "",
         *arms(targets),
         "",
+        *retention(targets),
         *curves(targets),
         *ablations({name: one for name, one in results.items() if one["command"] == "ablate"}),
         *matrices({name: one for name, one in proofs.items() if name not in own}),
@@ -82,11 +91,11 @@ cd evidence && taskmill prove squadshifts_reddit.yaml --out runs/squadshifts_red
 def effects(targets):
     """Yield a table for each claim: the paper's number, ours for each target, and what it comes to."""
     for effect, (claim, paper) in PAPERS.items():
-        own = {
-            t: result["effects"][effect]
-            for t, (_, _, result, _) in targets.items()
+        own = once(
+            (called, target, result["effects"][effect])
+            for called, (target, _, result, _) in targets.items()
             if effect in result["effects"]
-        }
+        )
         if not own:
             continue
         yield from (f"## {claim}", "", f"The paper: {paper}.", "")
@@ -96,6 +105,17 @@ def effects(targets):
             interval = f"{points(low)} to {points(high)}"
             yield f"| {target} | {points(line['delta'])} | {interval} | {said(low, high)} |"
         yield ""
+
+
+def once(lines):
+    """Return the lines by name, those of the same students, target and numbers only once."""
+    shown, kept = set(), {}
+    for called, target, line in lines:
+        told = (target, line["delta"], *line["interval"])
+        if told not in shown:
+            kept[called] = line
+        shown.add(told)
+    return kept
 
 
 def points(value):
@@ -151,6 +171,40 @@ def score(line):
         return ""
     low, high = line["interval"]
     return f"{100 * line['score']:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def retention(targets):
+    """Yield what the students still know of general things, each arm of a target once."""
+    found = {}
+    for target, _, result, _ in targets.values():
+        for arm, line in result["retention"].get("arms", {}).items():
+            found.setdefault(
+                (target, arm), (result["retention"]["base"], line, result["retention"]["bounds"])
+            )
+    if not found:
+        return
+    base, _, bounds = next(iter(found.values()))
+    yield from (
+        "## What was kept",
+        "",
+        "General questions answered rightly, and the perplexity on general text, where less is better.",
+        f"Bounds: {100 * bounds['max_forgetting']:g} of 100 questions lost, "
+        f"a perplexity {bounds['max_perplexity']:g}-fold.",
+        "",
+    )
+    arms = list(dict.fromkeys(arm for _, arm in found))
+    yield f"| target | before | {' | '.join(arms)} |"
+    yield "|---" * (len(arms) + 2) + "|"
+    for target in dict.fromkeys(target for target, _ in found):
+        if target.startswith("mean of "):
+            continue  # there it is the worst of them
+        cells = [known(found[target, arm][1]) if (target, arm) in found else "" for arm in arms]
+        yield f"| {target} | {known(base)} | {' | '.join(cells)} |"
+    yield ""
+
+
+def known(line):
+    return f"{100 * line['probe']:.0f} %, {line['perplexity']:.1f}"
 
 
 def curves(targets):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -106,14 +107,15 @@ def test_a_target_of_two_results_stands_twice_and_a_command_asks_all_its_questio
 ):
     monkeypatch.setattr(evidence, "KEPT", tmp_path / "kept")
 
-    def several(record):
-        one = record["result"]
+    def several(record, gain):
+        effects = {"ours-none": {"delta": gain, "interval": [0.1, 0.4]}}
+        one = record["result"] | {"effects": effects}
         record["result"] = one | {"targets": {"tales": one, "facts": one}}
         record["details"]["facts"] = record["details"]["tales"]
         record["targets"]["facts"] = {"sizes": {"passages": 20, "questions": 99}}
 
-    for name in ("all", "more"):
-        changed(run_folder(tmp_path / name) / "record.json", several)
+    for name, gain in (("all", 0.25), ("more", 0.26), ("same", 0.26)):
+        changed(run_folder(tmp_path / name) / "record.json", partial(several, gain=gain))
         evidence.save(tmp_path / name)
     page = evidence.render(evidence.kept())
     for called in (
@@ -124,6 +126,7 @@ def test_a_target_of_two_results_stands_twice_and_a_command_asks_all_its_questio
         "mean of 2 (of more.yaml)",
     ):
         assert page.count(f"| {called} |") == 2  # in the effect's table and in that of the scores
+    assert page.count("| tales (of same.yaml) |") == 1  # what the same students show is told once
     assert "taskmill prove more.yaml --arms none,ours --seeds 2 --passages 31 --test-items 99`" in page
 
 
@@ -229,3 +232,22 @@ def test_the_page_is_the_one_that_the_kept_results_give(evidence):
     assert evidence.PAGE.exists() == bool(kept)
     if kept:
         assert evidence.PAGE.read_text("utf-8") == evidence.render(kept)
+
+
+def test_what_was_kept_is_told_by_arm(evidence, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "KEPT", tmp_path / "kept")
+    ours = {
+        "probe": 0.775,
+        "perplexity": 40.24,
+        "forgotten": -0.15,
+        "perplexity_factor": 0.98,
+        "within": True,
+    }
+    kept = {
+        "passed": True, "failed": [], "bounds": {"max_forgetting": 0.1, "max_perplexity": 1.5},
+        "base": {"probe": 0.625, "perplexity": 41.0}, "arms": {"ours": ours},
+    }  # fmt: skip
+    changed(run_folder(tmp_path / "tales") / "record.json", lambda r: r["result"].update(retention=kept))
+    evidence.save(tmp_path / "tales")
+    page = evidence.render(evidence.kept())
+    assert "| target | before | ours |\n|---|---|---|\n| tales | 62 %, 41.0 | 78 %, 40.2 |" in page
