@@ -187,14 +187,14 @@ def save(run):
 KEPT_SETTINGS = {
     "prove": ("arms", "seeds", "sizes", "gain", "confidence", "per_passage", "answer_tokens"),
     "ablate": ("seeds", "confidence"),
-    "ltd": ("labels", "ratios", "seeds", "selectors", "embedder", "epsilon", "confidence"),
+    "ltd": ("labels", "ratios", "seeds", "selectors", "test_rows", "embedder", "epsilon", "confidence"),
     "pretrain": ("arms", "seeds", "test_rows", "epsilon", "confidence"),
 }
 KEPT_TRAINING = ("epochs", "batch_tokens")
 KEPT_PARTS = {
     "prove": ("targets", "result", "details"),
     "ablate": ("rows", "arms", "checks", "targets", "result", "details"),
-    "ltd": ("claims", "sufficient", "region", "items"),
+    "ltd": ("claims", "sufficient", "region", "items", "base", "full", "arms"),
     "pretrain": ("corpus", "tokens", "arms", "targets", "retention", "claims"),
 }
 

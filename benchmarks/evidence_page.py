@@ -1,5 +1,8 @@
 """docs/evidence.md, written from kept results: what a paper claims, its number, ours, the command."""
 
+from benchmarks.evidence_ltd import little_is_enough
+from benchmarks.evidence_numbers import mean, points
+
 PAPERS = {
     "ours-none": (
         "Rows made of a target's own passages help a student on it",
@@ -58,7 +61,7 @@ def render(results):
         *curves(targets),
         *ablations({name: one for name, one in results.items() if one["command"] == "ablate"}),
         *matrices({name: one for name, one in proofs.items() if name not in own}),
-        *ltd_claims(results),
+        *little_is_enough(results),
         *pretrained(results),
         *machines(results),
     ]
@@ -116,10 +119,6 @@ def once(lines):
             kept[called] = line
         shown.add(told)
     return kept
-
-
-def points(value):
-    return f"{100 * value:+.1f}"
 
 
 def said(low, high):
@@ -310,30 +309,6 @@ def learned(one):
     return f"{read:,.0f} tokens a student, {one['config']['seeds']} seeds, {asked} questions"
 
 
-def ltd_claims(results):
-    found = {name: one for name, one in results.items() if one["command"] == "ltd"}
-    if not found:
-        return
-    yield from ("## How little is enough (LTD, arXiv 2305.09246)", "")
-    yield "The paper: 0.5 % of a task's data, chosen as a core-set, is within 2 points of all of it."
-    yield from ("", "| run | claim | verdict | difference, in points | interval |", "|---|---|---|---|---|")
-    for name, one in found.items():
-        for claim in one["claims"]:
-            whole = claim["over_all"]
-            cells = (
-                f"{points(whole['mean'])} | {points(whole['low'])} to {points(whole['high'])}"
-                if whole
-                else " | "
-            )
-            yield f"| {name} | {claim['claim']} | {claim['verdict']} | {cells} |"
-        for selector, enough in one["sufficient"].items():
-            least = f"{enough['ratio']:g} %" if enough["ratio"] else "no tried share below 100 %"
-            yield f"| {name} | enough by {selector} | {least} | | |"
-        yield from ("", f"`{name}` is [the experiment on real rows](ltd.md#on-real-rows), with:", "")
-        yield from ("```text", of_ltd(one["config"]), "```")
-    yield ""
-
-
 def pretrained(results):
     """Yield what pairs in a corpus are worth against its raw texts, and what was forgotten."""
     found = {name: one for name, one in results.items() if one["command"] == "pretrain"}
@@ -375,21 +350,6 @@ def pretrained(results):
         )
         yield from (f"taskmill train corpus corpus --target {names} {flags} --out worth", "```")
     yield ""
-
-
-def mean(line):
-    return f"{100 * line['mean']:.1f} ({100 * line['low']:.1f}-{100 * line['high']:.1f})"
-
-
-def of_ltd(config):
-    """Return the command that makes a result of `ltd` again."""
-    flags = {name: config[name] for name in ("labels", "ratios", "selectors", "seeds", "embedder")}
-    flags |= {name: value for name, value in config["train"].items() if value}
-    told = (
-        f"--{name.replace('_', '-')} {','.join(map(str, v)) if isinstance(v, list) else v}"
-        for name, v in flags.items()
-    )
-    return f"taskmill ltd ltd-data/pool.parquet --target ltd-data/target.parquet {' '.join(told)} --out ltd/"
 
 
 def machines(results):

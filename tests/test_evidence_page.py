@@ -251,3 +251,30 @@ def test_what_was_kept_is_told_by_arm(evidence, tmp_path, monkeypatch):
     evidence.save(tmp_path / "tales")
     page = evidence.render(evidence.kept())
     assert "| target | before | ours |\n|---|---|---|\n| tales | 62 %, 41.0 | 78 %, 40.2 |" in page
+
+
+def test_core_sets_are_told_by_share_with_their_command(page_of):
+    def arm(selector, ratio, mark, rows):
+        numbers = {"mean": mark, "low": mark - 0.1, "high": mark + 0.1}
+        return {"scope": "target", "selector": selector, "ratio": ratio, "rows": rows, **numbers}
+
+    base, full = arm("", 0.0, 0.2, 0), arm("", 100.0, 0.8, 99)
+    arms = [arm("k-center", 5.0, 0.55, 11.0), arm("k-center", 100.0, 0.8, 99), arm("random", 5.0, 0.45, 12.0)]
+    config = {
+        "labels": ["good", "bad"], "ratios": ["5", "100"], "selectors": ["k-center", "random"], "seeds": 2,
+        "test_rows": 50, "embedder": "hash", "train": {"epochs": 3, "batch_tokens": 512},
+    }  # fmt: skip
+    kept = {
+        "command": "ltd", "arms": arms, "base": base, "full": full, "items": {"scored": 50}, "config": config,
+        "region": {"rows": 99, "tokens": 7654}, "claims": [], "sufficient": {"random": {"ratio": None}},
+    }  # fmt: skip
+    lines = list(page_of.little_is_enough({"films": kept, "other": {"command": "prove"}}))
+    assert "7,654 tokens. A share is of these tokens, and each is read 3 times." in lines
+    ends = "20.0 (10.0-30.0)", "80.0 (70.0-90.0)"
+    assert f"| k-center | {ends[0]} | 55.0 (45.0-65.0), 11 rows | {ends[1]} |" in lines
+    assert f"| random | {ends[0]} | 45.0 (35.0-55.0), 12 rows | {ends[1]} |" in lines
+    assert "| enough by random | no tried share below 100 % | | |" in lines
+    (command,) = (line for line in lines if line.startswith("taskmill ltd "))
+    assert command.endswith(
+        "--seeds 2 --test-rows 50 --embedder hash --epochs 3 --batch-tokens 512 --out ltd/"
+    )
