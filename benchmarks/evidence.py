@@ -185,7 +185,7 @@ def save(run):
 
 
 KEPT_SETTINGS = {
-    "prove": ("arms", "seeds", "sizes", "gain", "confidence", "per_passage", "answer_tokens"),
+    "prove": ("arms", "seeds", "sizes", "reach", "gain", "confidence", "per_passage", "answer_tokens"),
     "ablate": ("seeds", "confidence"),
     "ltd": ("labels", "ratios", "seeds", "selectors", "test_rows", "embedder", "epsilon", "confidence"),
     "pretrain": ("arms", "seeds", "test_rows", "epsilon", "confidence"),

@@ -2,6 +2,7 @@
 
 from benchmarks.evidence_ltd import little_is_enough
 from benchmarks.evidence_numbers import mean, points
+from taskmill.report.prove import rows_needed
 
 PAPERS = {
     "ours-none": (
@@ -162,6 +163,7 @@ def command(name, one):
         f"taskmill prove {name}.yaml --arms {','.join(config['arms'])} --seeds {config['seeds']} "
         f"--passages {passages} --test-items {questions}"
         + (f" --sizes {','.join(config['sizes'])}" if config.get("sizes") else "")
+        + (f" --reach {config['reach']:g}" if config.get("reach") else "")
     )
 
 
@@ -235,6 +237,8 @@ def curves(targets):
                 f"By the fitted power law {enough['value']:.0f} rows come within {within:g} points of all",
             )
             yield f"({least} to {most})."
+            if details["fit"].get("needed"):
+                yield rows_needed(details["fit"]["needed"], details["curve"][-1]["rows"])
         else:
             yield from ("", f"No curve is fitted: {details['fit']['why']}.")
     yield ""

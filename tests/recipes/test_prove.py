@@ -83,7 +83,8 @@ class Balanced(HTMLParser):
 
 
 def test_the_page_shows_verdict_effects_curve_overlap_and_what_was_kept(tables, tmp_path):
-    record = run(tables, tmp_path / "out", arms=["none", "ours"], sizes=["5", "10", "20", "900"])
+    sizes = ["5", "10", "20", "900"]
+    record = run(tables, tmp_path / "out", arms=["none", "ours"], sizes=sizes, reach=0.3)
     page = Balanced()
     page.feed((tmp_path / "out" / "report.html").read_text())
     assert page.open == []
@@ -100,6 +101,11 @@ def test_the_page_shows_verdict_effects_curve_overlap_and_what_was_kept(tables, 
     assert details["curve"][0]["score"] < details["curve"][-1]["score"]
     assert details["fit"]["enough"]["low"] <= 50
     assert "rows come within 0.02 of all of them" in page.text
+    a, b, c = (details["fit"][name]["value"] for name in "abc")
+    needed = details["fit"]["needed"]
+    assert needed["value"] == pytest.approx(max(5, (b / (a - 0.3)) ** (1 / c)), rel=1e-3)
+    assert needed["low"] <= needed["value"] <= needed["high"]
+    assert f"0.3 takes {needed['value']:,.0f} rows by the curve" in page.text
 
 
 def test_several_targets_have_their_own_results_and_a_mean(tables, tmp_path):

@@ -17,6 +17,7 @@ from taskmill.recipes.prove.plan import Making, Sizes, chosen, seconds
 from taskmill.recipes.students import ROOM, Speed
 from taskmill.record import Example
 from taskmill.render import prompt
+from taskmill.report.prove import rows_needed
 from taskmill.tasks import get
 from taskmill.templates.words import load
 
@@ -270,6 +271,8 @@ def test_what_is_planned_fits_the_budget(limit, passages, items, item_s, token_s
         ({"arms": ["a=1", "a-b=2", "b-c=3", "c=4"]}, ConfigError, "'a-b-c' would be the difference of two"),
         ({"sizes": ["ten"]}, ConfigError, "not all numbers"),
         ({"sizes": ["²"]}, ConfigError, "not all numbers"),
+        ({"reach": 0.4}, UsageError, "give --sizes"),
+        ({"reach": 1.5}, ConfigError, "reach: 1.5 is out of range"),
         ({"targets": [{"name": "plan.json"}]}, ConfigError, "no name for a folder"),
         ({"targets": [{"name": "ä" * 60}]}, ConfigError, "no name for a folder"),
         ({"train": {"evaluations": 3}}, ConfigError, "the test validates here"),
@@ -320,3 +323,11 @@ def test_probes_are_different_and_of_one_right_end():
         assert item.example.response in item.choices
     assert sum(len(text.split()) for text in found.texts) > 400
     assert found.right([item.example.response for item in found.items]) == 1.0
+
+
+def test_the_rows_a_score_takes_are_told_in_words():
+    told = {"score": 0.4, "value": 1234.4, "low": 300.0, "high": None}
+    assert rows_needed(told, 2000) == "0.4 takes 1,234 rows by the curve (300 to never)."
+    assert rows_needed(told, 200).endswith("; more than the 200 tried, so it is extrapolated.")
+    never = told | {"value": None}
+    assert rows_needed(never, 200) == "The curve does not reach 0.4 (interval: 300 to never)."

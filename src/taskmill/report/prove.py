@@ -13,7 +13,7 @@ from taskmill.report.page import render
 from taskmill.report.pages import settings
 from taskmill.report.words import compact, duration, thousands
 
-__all__ = ["forest", "size_curve", "write_prove_report"]
+__all__ = ["forest", "rows_needed", "size_curve", "write_prove_report"]
 
 
 _MADE = {"ours", "ours-unfiltered", "ours+replay"}
@@ -72,6 +72,16 @@ def size_curve(points: Sequence[Mapping[str, Any]], levels: Mapping[str, float])
     }
 
 
+def rows_needed(needed: Mapping[str, float | None], most: int) -> str:
+    """Return in words how many rows a score takes. `needed`: None is never; `most`: the most rows tried."""
+    value, low, high = (needed[name] for name in ("value", "low", "high"))
+    ends = [f"{end:,.0f}" if end is not None else "never" for end in (low, high)]
+    if value is None:
+        return f"The curve does not reach {needed['score']:g} (interval: {ends[0]} to {ends[1]})."
+    beyond = f"; more than the {most:,} tried, so it is extrapolated" if value > most else ""
+    return f"{needed['score']:g} takes {value:,.0f} rows by the curve ({ends[0]} to {ends[1]}){beyond}."
+
+
 def write_prove_report(path: Path, record: Mapping[str, Any]) -> Path:
     """Write the page of a proof and return its path. `record`: what record.json holds."""
     record = hide_secrets_within(dict(record))
@@ -123,6 +133,7 @@ def _target(
     name: str, result: Mapping[str, Any], details: Mapping[str, Any], plan: Mapping[str, Any]
 ) -> dict[str, Any]:
     levels = {arm: line["score"] for arm, line in result["arms"].items() if arm != "ours"}
+    needed = details["fit"].get("needed")
     return {
         "name": name,
         "result": result,
@@ -130,6 +141,7 @@ def _target(
         "plan": plan,
         "forest": forest(result["effects"]),
         "curve": size_curve(details["curve"], levels),
+        "needed": rows_needed(needed, details["curve"][-1]["rows"]) if needed else "",
     }
 
 

@@ -82,6 +82,9 @@ class ProveConfig:
     sizes: tuple[str, ...] = field(
         default=(), metadata={"help": "numbers of rows for a size curve of the arm ours, as 50,100,200"}
     )
+    reach: float = field(
+        default=0.0, metadata={"help": "score of which the size curve says how many rows it takes, as 0.4"}
+    )
     replay: str = field(
         default="", metadata={"help": "table of general instruction data, for ours+replay and random"}
     )
@@ -123,6 +126,7 @@ class ProveConfig:
             "replay_share": 0 < self.replay_share < 1,
             "confidence": 0.5 <= self.confidence < 1,
             "gain": 0 <= self.gain < 1,
+            "reach": 0 <= self.reach < 1,
             "max_perplexity": self.max_perplexity >= 1,
         }.items():
             if not right:
@@ -131,6 +135,8 @@ class ProveConfig:
             raise ConfigError("sizes: the curve is of the arm ours, which --arms does not name")
         if not all(size.isdecimal() and int(size) for size in self.sizes):
             raise ConfigError(f"sizes: {', '.join(self.sizes)} are not all numbers of rows")
+        if self.reach and not self.sizes:
+            raise UsageError("reach: the rows it takes are read from the size curve; give --sizes as well")
         plain = TrainConfig()
         if (self.train.valid_share, self.train.evaluations) != (plain.valid_share, plain.evaluations):
             raise ConfigError("the test validates here; leave out valid_share and evaluations")

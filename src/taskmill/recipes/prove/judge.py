@@ -130,7 +130,11 @@ def _curve(
     curve = fit(sorted(sizes), marks, confidence=config.confidence, seed=config.train.seed)
     numbers = {name: _estimate(found) for name, found in curve.numbers().items()}
     enough = curve.enough(config.gain)
-    return lines, {**numbers, "why": curve.why, "enough": _estimate(enough) if enough else None}
+    fitted = {**numbers, "why": curve.why, "enough": _estimate(enough) if enough else None}
+    if config.reach:
+        needed = curve.needed(config.reach)
+        fitted["needed"] = {"score": config.reach, **_estimate(needed)} if needed else None
+    return lines, fitted
 
 
 def _estimate(found: Estimate) -> dict[str, float | None]:
