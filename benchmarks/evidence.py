@@ -210,8 +210,13 @@ def minutes(record, run):
 
 
 def kept():
-    """Return the results that are kept, by name."""
-    return {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(KEPT.glob("*.json"))}
+    """Return the results that are kept, by name, and that of `benchmarks continual` beside them."""
+    found = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(KEPT.glob("*.json"))}
+    stages = KEPT.parent / "continual.json"
+    if stages.exists():
+        record = json.loads(stages.read_text("utf-8"))
+        found["continual"] = record | {"minutes": round(record["seconds"]["students"] / 60, 1)}
+    return found
 
 
 def main(options):

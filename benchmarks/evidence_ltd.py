@@ -9,7 +9,8 @@ def little_is_enough(results):
     if not found:
         return
     yield from ("## How little is enough (LTD, arXiv 2305.09246)", "")
-    yield "The paper: 0.5 % of a task's data, chosen as a core-set, is within 2 points of all of it."
+    yield "The paper: less than 0.5 % of the data, chosen as a core-set, does 2 % better than all of the"
+    yield "task's (abstract)."
     for name, one in found.items():
         region, config = one["region"], one["config"]
         yield from (

@@ -74,6 +74,24 @@ def test_a_kept_result_has_no_path_and_its_numbers_are_the_pages(evidence, page_
     assert told == {"28.9", "1.2", "33.3", "13.6", "11.1", "16.0", "42.4", "37.8", "48.9"}
 
 
+def test_the_first_table_has_a_line_for_each_claim(evidence, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "KEPT", tmp_path / "kept")
+    evidence.save(run_folder(tmp_path / "tales"))
+    page = evidence.render(evidence.kept())
+    line = "| +22.1 F1 | +28.9 | -1.2 to +33.3 | undecided | tales, [tales](#scores) | 11.1 |"
+    assert page.count(line) == 1
+    assert page.index(line) < page.index("## ")
+
+
+def test_the_first_table_points_to_headings_that_are_there(evidence):
+    page = evidence.render(evidence.kept())
+    headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    there = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    wanted = set(re.findall(r"\(#([^)]+)\)", page))
+    assert wanted
+    assert wanted <= there
+
+
 def test_a_folder_without_a_result_is_refused(evidence, tmp_path):
     (tmp_path / "result.json").write_text('{"command": "synth"}')
     with pytest.raises(SystemExit, match="no result of prove, ltd, ablate --train or train corpus"):
