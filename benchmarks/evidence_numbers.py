@@ -10,6 +10,8 @@ def mean(line):
 
 
 def said(low, high):
+    if low == high == 0:
+        return "the same"
     return "more" if low > 0 else "less" if high < 0 else "undecided"
 
 

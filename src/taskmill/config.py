@@ -131,6 +131,10 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         return f"{next(iter(value))}:"
     if value is None or isinstance(value, Mapping | list):
         raise ConfigError(f"{where}: expected one value, got {value!r}")
+    if isinstance(value, bool):
+        raise ConfigError(
+            f"{where}: expected a text, got {value!r}; put it in quotes: YAML reads yes, no, on and off so too"
+        )
     return str(value)
 
 

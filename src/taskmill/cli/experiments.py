@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,12 +63,14 @@ def prove(recipe: str | None, out: str, dry_run: bool, as_json: bool, demo: bool
     from taskmill.recipes.prove import prove as run_prove
 
     mapping = configured(recipe, flags, ())
+    _check_flags(mapping, given(flags))
     if demo:
+        from taskmill.recipes.demo import beside
         from taskmill.recipes.prove.demo import demo_target
 
         if {"text", "test", "task", "targets"} & set(mapping):
             raise UsageError("--demo brings its own passages and test; leave out --text, --test and --task")
-        mapping["targets"] = [asdict(demo_target(Path(out).with_name(f"{Path(out).name}-input")))]
+        mapping["targets"] = [asdict(demo_target(beside(Path(out))))]
     config, targets = of_mapping(mapping)
     with progress(as_json) as on_progress:
         record = run_prove(config, out, on_progress, targets=targets, dry_run=dry_run)
@@ -81,3 +84,15 @@ def prove(recipe: str | None, out: str, dry_run: bool, as_json: bool, demo: bool
     if as_json and end["code"]:
         click.echo(end["reason"], err=True)
     return int(end["code"])
+
+
+def _check_flags(mapping: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
+    """Raise UsageError for a flag that a target of the recipe overrules: it would change nothing there."""
+    listed = mapping.get("targets")
+    for target in listed if isinstance(listed, list) else ():
+        for name in ("text", "test", "task", "labels"):
+            if name in flags and isinstance(target, Mapping) and name in target:
+                raise UsageError(
+                    f"--{name}: the recipe's target {target.get('name', target[name])} has a {name} of its own; "
+                    "change it there, or leave out the flag"
+                )

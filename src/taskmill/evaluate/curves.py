@@ -147,12 +147,14 @@ def fit(
     confidence: float = 0.95,
     seed: int = 0,
     draws: int = DRAWS,
+    resamples: Array | None = None,
 ) -> Curve:
     """Fit a curve to the marks of students that learned so many rows.
 
     `sizes`: rows (or tokens), above 0; `marks`: for each size float64 [seeds, items] (or [seeds]), the same
     items in the same order for all. `most`: the best mark there is, which `a` does not pass. Sizes weigh
-    alike: their spread, from a few seeds, is known too poorly to weigh by.
+    alike: their spread, from a few seeds, is known too poorly to weigh by. `resamples`: the mean of each size in
+    each resample (float64 [resamples, sizes]) where marks are no means over items, such as macro-F1.
 
     The curve is undecided (`why`) with fewer than `LEAST_SIZES` different sizes, or where no growth is
     proved: the slope over the logarithm of the size is not above 0 at `confidence`.
@@ -165,7 +167,7 @@ def fit(
     if not len(rows) or not own or not (rows > 0).all() or not all(part.size for part in own):
         raise InputError("a learning curve needs sizes above 0 and marks for each of them")
     means = np.array([part.mean() for part in own])
-    found = resampled(own, draws, seed)
+    found = resampled(own, draws, seed) if resamples is None else resamples[:, order]
     best = _fitted(rows, np.vstack([means, found]), most)
     a, b, c = best[0].tolist()
     misfit = float(np.abs(means - (a - b * rows**-c)).max())

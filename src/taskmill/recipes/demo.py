@@ -12,7 +12,7 @@ from taskmill.ingest import IngestConfig
 from taskmill.recipes.session import OnProgress
 from taskmill.recipes.synth import SynthConfig, synth
 
-__all__ = ["demo", "write_reference"]
+__all__ = ["beside", "demo", "write_reference"]
 
 TASKS = ("exqa", "qg", "qa", "ynqa", "summarization")
 
@@ -29,12 +29,18 @@ def write_reference(path: Path) -> None:
     atomic_write(path, "".join(lines).encode())
 
 
+def beside(out: Path) -> Path:
+    """Return the folder beside `out` for what a demonstration reads; "." and ".." have a name of their own."""
+    out = out if out.name.strip(".") else out.resolve()
+    return out.with_name(f"{out.name}-input")
+
+
 def demo(
     out: str | Path, *, model: str = "openvino:bonito-smollm2-135m", on_progress: OnProgress | None = None
 ) -> dict[str, Any]:
     """Run the main job on the language reference and return the manifest."""
     out = Path(out)
-    source = out.with_name(out.name + "-input") / "python-reference.jsonl"
+    source = beside(out) / "python-reference.jsonl"
     write_reference(source)
     config = SynthConfig(
         sources=(str(source),),

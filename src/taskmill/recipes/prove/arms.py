@@ -162,8 +162,8 @@ def stocks(
 ) -> tuple[dict[str, Stock], list[Lost], dict[str, dict[str, int]]]:
     """Return the rows of each source of rows: passages, what was made, replay, tables of the user's own.
 
-    Also every row that is left out with its reason, and for each source what was looked at and found to
-    hold something of the test. Raises InputError for a source without a row.
+    Also every row that is left out with its reason, and for each source what was looked at, found to hold
+    something of the test, and left. Raises InputError for a source without a row.
     """
     given: dict[str, Sequence[Row]] = {}
     if "tapt" in config.names:
@@ -182,7 +182,8 @@ def stocks(
         if not stock.rows:
             raise InputError(f"the arm {name} has no row left to learn: {_why(dropped)}; give it other rows")
         reasons = [reason for _, _, reason, _ in dropped]
-        looked[name] = {"rows": len(rows), "of_the_test": reasons.count(str(Reason.CONTAMINATED))}
+        of_the_test = reasons.count(str(Reason.CONTAMINATED))
+        looked[name] = {"rows": len(rows), "of_the_test": of_the_test, "left": len(stock.rows)}
         found[name] = stock
         lost += dropped
     return found, lost, looked

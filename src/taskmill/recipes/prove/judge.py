@@ -118,16 +118,17 @@ def _curve(
         return [], {}
     sizes, whole = dict(grid.sizes), grid.arms["ours"]
     sizes[round(float(np.mean([done[key]["rows"] for key in whole])))] = whole
-    lines, marks = [], []
+    lines, marks, draws = [], [], []
     for size, keys in sorted(sizes.items()):
         outcome = _outcomes(test, done, keys)
         found = scores({"ours": outcome}, config.seeds, config.train.seed, target.name)["ours"]
         score, interval = shown(found, config.confidence)
         by_seed = [round(value, 6) for value in outcome.of_seeds(config.seeds)]
         lines.append({"rows": size, "score": score, "interval": interval, "seeds": by_seed})
-        # Macro-F1 is no mean over questions: there only the seeds are resampled.
-        marks.append(np.array(by_seed) if test.labels else outcome.values.mean(axis=1))
-    curve = fit(sorted(sizes), marks, confidence=config.confidence, seed=config.train.seed)
+        marks.append(np.array(by_seed))
+        draws.append(found[1:])
+    # Macro-F1 is no mean over questions, so the resampled scores are handed over rather than the marks.
+    curve = fit(sorted(sizes), marks, confidence=config.confidence, resamples=np.stack(draws, axis=1))
     numbers = {name: _estimate(found) for name, found in curve.numbers().items()}
     enough = curve.enough(config.gain)
     fitted = {**numbers, "why": curve.why, "enough": _estimate(enough) if enough else None}
@@ -151,12 +152,15 @@ def _notes(
         notes.append(
             f"{unread} of them are too long for the student and count as answered wrongly or blindly."
         )
-    if config.seeds < 2:
-        notes.append("With one seed the intervals know nothing of the luck of training.")
+    notes += _one_seed(config)
     if target.note:
         notes.append(target.note)
     notes.append(_forgotten(retention))
     return notes
+
+
+def _one_seed(config: ProveConfig) -> list[str]:
+    return ["With one seed the intervals know nothing of the luck of training."] if config.seeds < 2 else []
 
 
 def _forgotten(retention: Mapping[str, Any]) -> str:
@@ -203,13 +207,14 @@ def _mean(config: ProveConfig, found: Mapping[str, Judged]) -> dict[str, Any]:
         mean, config.gain, confidence, "mean score", f" on the mean of {len(found)} targets"
     )
     retention = _worst([result["retention"] for result in results])
-    each = [f"{name}: {one.details['state']}" for name, one in found.items()]
+    each = ", ".join(f"{name}: {one.details['state']}" for name, one in found.items())
+    notes = [*_one_seed(config), _forgotten(retention)]
     return {
         "arms": arms,
         "effects": effects(mean, confidence),
         "retention": retention,
         "overlap": {name: one.result["overlap"] for name, one in found.items()},
-        "verdict": f"{verdict} By target: {', '.join(each)}. {_forgotten(retention)}",
+        "verdict": " ".join([verdict, f"By target: {each}.", *notes]),
     }
 
 

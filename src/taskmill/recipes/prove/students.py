@@ -32,7 +32,7 @@ class Unit:
 class Grid:
     """All students of a target: by key; the keys of each arm's and of each size's, one for each seed.
 
-    `skipped`: sizes of which there are not as many rows.
+    `skipped`: sizes that are larger than what the arm ours may learn.
     """
 
     units: Mapping[str, Unit]
@@ -72,7 +72,8 @@ def grid_of(
         for arm, portion in portions(config, found, seed, rows).items():
             arms[arm].append(add(portion, seed) if portion.rows else base)
     wanted = sorted({int(size) for size in config.sizes})
-    there = [size for size in wanted if size <= len(found["ours"].rows)] if wanted else []
+    most = len(found["ours"].rows[: config.rows or None]) if wanted else 0
+    there = [size for size in wanted if size <= most]
     for size in there:
         own = [sized(config, found, seed, size) for seed in range(first, first + config.seeds)]
         sizes[size] = [add(portion, seed) for seed, portion in enumerate(own, first)]
