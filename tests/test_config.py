@@ -52,6 +52,7 @@ def test_every_default_round_trips():
         ({"inner": {"mode": ["fast"]}}, "inner.mode: expected one value"),
         ({"inner": {"mode": None}}, "inner.mode: expected one value"),
         ({"labels": ["a"]}, "expected a mapping"),
+        ({"labels": {"ynqa": [True, "maybe"]}}, "labels.ynqa: expected a text, got True; put it in quotes"),
     ],
 )
 def test_wrong_input_is_named(mapping, words):

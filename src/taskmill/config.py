@@ -133,7 +133,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         raise ConfigError(f"{where}: expected one value, got {value!r}")
     if isinstance(value, bool):
         raise ConfigError(
-            f"{where}: expected a text, got {value!r}; put it in quotes: YAML reads yes, no, on and off so too"
+            f"{where}: expected a text, got {value!r}; put it in quotes: YAML reads yes, no, on, off so too"
         )
     return str(value)
 

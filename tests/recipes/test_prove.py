@@ -16,6 +16,7 @@ from prove_student import Pupil, passage, questions, write
 
 from taskmill import cli
 from taskmill.errors import ConfigError, InputError, UsageError
+from taskmill.recipes.demo import beside
 from taskmill.recipes.prove import of_mapping, prove
 from taskmill.recipes.prove.overlap import RUN
 from taskmill.recipes.prove.plan import TRIED_PASSAGES
@@ -98,6 +99,7 @@ def test_the_page_shows_verdict_effects_curve_overlap_and_what_was_kept(tables, 
         round(details["learned"]["ours"]["rows"]),
     ]
     assert details["skipped_sizes"] == [900]
+    assert "Sizes not tried, for want of rows: 900." in record["result"]["verdict"]
     assert details["curve"][0]["score"] < details["curve"][-1]["score"]
     assert details["fit"]["enough"]["low"] <= 50
     assert "rows come within 0.02 of all of them" in page.text
@@ -106,6 +108,32 @@ def test_the_page_shows_verdict_effects_curve_overlap_and_what_was_kept(tables, 
     assert needed["value"] == pytest.approx(max(5, (b / (a - 0.3)) ** (1 / c)), rel=1e-3)
     assert needed["low"] <= needed["value"] <= needed["high"]
     assert f"0.3 takes {needed['value']:,.0f} rows by the curve" in page.text
+
+
+def test_a_size_beyond_the_most_rows_of_an_arm_is_no_size(tables, tmp_path):
+    record = run(tables, tmp_path / "out", arms=["none", "ours"], sizes=["10", "20", "30"], rows=20)
+    (details,) = record["details"].values()
+    assert [point["rows"] for point in details["curve"]] == [10, 20]
+    assert details["skipped_sizes"] == [30]
+
+
+def test_the_curve_of_a_labelled_test_knows_the_luck_of_its_questions(tables, tmp_path):
+    labelled = [{**q, "label": ("yes", "no")[i % 2]} for i, q in enumerate(questions(30, 3000))]
+    test = write(tmp_path / "l.parquet", labelled)
+    changed = {"test": test, "task": "ynqa", "arms": ["none", "ours"], "sizes": ["5", "10", "20"], "seeds": 1}
+    record = run({**tables, **changed}, tmp_path / "out")
+    (details,) = record["details"].values()
+    assert any(details["fit"][name]["low"] < details["fit"][name]["high"] for name in "abc")
+
+
+def test_what_a_source_of_rows_loses_is_on_the_page(tables, tmp_path):
+    long = {"instruction": "Say it again.", "input": "", "output": " ".join(["stone"] * 500)}
+    given = write(tmp_path / "a.parquet", [*rows_of(20), *rows_of(2), long])
+    record = run({"test": tables["test"]}, tmp_path / "out", arms=["none", f"A={given}"])
+    assert record["result"]["overlap"]["rows"]["A"] == {"rows": 23, "of_the_test": 0, "left": 20}
+    page = Balanced()
+    page.feed((tmp_path / "out" / "report.html").read_text())
+    assert re.search(r"rows of A\s*23\s*0\s*20\b", page.text)
 
 
 def test_several_targets_have_their_own_results_and_a_mean(tables, tmp_path):
@@ -120,6 +148,9 @@ def test_several_targets_have_their_own_results_and_a_mean(tables, tmp_path):
     assert record["targets"]["labels"]["metric"] == "macro-F1"
     assert "on the mean of 2 targets" in result["verdict"]
     assert "By target: spans: helps" in result["verdict"]
+    assert "one seed" not in result["verdict"]
+    small = run(tables, tmp_path / "one", arms=["none", "ours"], targets=[{"name": "spans"}, other], seeds=1)
+    assert "With one seed the intervals know nothing" in small["result"]["verdict"]
 
 
 def test_targets_without_passages_share_their_students(tables, tmp_path):
@@ -141,7 +172,7 @@ def test_targets_without_passages_share_their_students(tables, tmp_path):
     for arm, line in own["arms"].items():
         assert result["targets"]["b"]["arms"][arm]["seeds"] == line["seeds"]
     for one in result["targets"].values():
-        assert one["overlap"]["rows"]["much"] == {"rows": 43, "of_the_test": 3}
+        assert one["overlap"]["rows"]["much"] == {"rows": 43, "of_the_test": 3, "left": 40}
     page = Balanced()
     page.feed((tmp_path / "both" / "report.html").read_text())
     assert not page.open
@@ -237,6 +268,15 @@ def test_a_recipe_file_and_flags_say_the_same(tables, tmp_path, monkeypatch, cap
         assert end.value.code == 0
     one, two = capsys.readouterr().out.strip().splitlines()
     assert json.loads(one) == json.loads(two)
+
+
+def test_a_flag_that_a_target_of_the_recipe_overrules_is_refused(tables, tmp_path, capsys):
+    recipe = tmp_path / "proof.yaml"
+    recipe.write_text(json.dumps({"targets": [{"name": "mine", **tables}]}))
+    with pytest.raises(SystemExit) as end:
+        cli.main(["prove", str(recipe), "--test", "other.parquet", "--out", str(tmp_path / "out")])
+    assert end.value.code == 2
+    assert "--test: the recipe's target mine has a test of its own" in capsys.readouterr().err
 
 
 def test_a_dry_run_trains_no_student(tables, tmp_path):
@@ -343,7 +383,7 @@ def test_no_student_sees_a_passage_or_a_question_of_the_test(tables, tmp_path):
     )
     overlap = record["result"]["overlap"]
     assert overlap["removed"] == {"exact": 1, "n-gram": 1}
-    assert overlap["rows"]["A"] == {"rows": 40, "of_the_test": 2}
+    assert overlap["rows"]["A"] == {"rows": 40, "of_the_test": 2, "left": 38}
     held = set().union(*(runs_of(q["context"]) for q in test)) | runs_of(long["question"])
     seen = 0
     for row in itertools.chain(*pupil.learned):
@@ -367,7 +407,7 @@ def test_no_student_sees_the_text_that_forgetting_is_measured_on(tables, tmp_pat
     arms = ["none", "tapt", f"A={write(tmp_path / 'a.parquet', given)}"]
     record = run(tables, tmp_path / "out", pupil, arms=arms, general=general)
     assert record["result"]["overlap"]["removed"] == {"exact": 1, "n-gram": 0}
-    assert record["result"]["overlap"]["rows"]["A"] == {"rows": 30, "of_the_test": 2}
+    assert record["result"]["overlap"]["rows"]["A"] == {"rows": 30, "of_the_test": 2, "left": 28}
     held = set().union(*(runs_of(passage(i)) for i in (3, 60, 2003)))
     for row in itertools.chain(*pupil.learned):
         text = row.text if isinstance(row, Document) else f"{row.instruction} {row.context}"
@@ -486,6 +526,14 @@ def test_a_pool_that_is_the_test_is_refused(tables, tmp_path):
 
 
 # the demonstration
+
+
+@pytest.mark.parametrize("out", [".", "..", "here", "deep/er"])
+def test_what_a_demonstration_reads_stands_beside_its_folder(tmp_path, monkeypatch, out):
+    (tmp_path / "one" / "two").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "one" / "two")
+    found, folder = beside(Path(out)).resolve(), Path(out).resolve()
+    assert found == folder.with_name(f"{folder.name}-input")
 
 
 def test_the_demonstration_has_questions_of_its_own_and_passages_without_them(tmp_path, monkeypatch, capsys):

@@ -93,6 +93,6 @@ def _check_flags(mapping: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
         for name in ("text", "test", "task", "labels"):
             if name in flags and isinstance(target, Mapping) and name in target:
                 raise UsageError(
-                    f"--{name}: the recipe's target {target.get('name', target[name])} has a {name} of its own; "
-                    "change it there, or leave out the flag"
+                    f"--{name}: the recipe's target {target.get('name', target[name])} has a {name} of its "
+                    "own; change it there, or leave out the flag"
                 )

@@ -153,8 +153,8 @@ def fit(
 
     `sizes`: rows (or tokens), above 0; `marks`: for each size float64 [seeds, items] (or [seeds]), the same
     items in the same order for all. `most`: the best mark there is, which `a` does not pass. Sizes weigh
-    alike: their spread, from a few seeds, is known too poorly to weigh by. `resamples`: the mean of each size in
-    each resample (float64 [resamples, sizes]) where marks are no means over items, such as macro-F1.
+    alike: their spread, from a few seeds, is known too poorly to weigh by. `resamples`: the mean of each
+    size in each resample (float64 [resamples, sizes]), where a mark is no mean over items (macro-F1).
 
     The curve is undecided (`why`) with fewer than `LEAST_SIZES` different sizes, or where no growth is
     proved: the slope over the logarithm of the size is not above 0 at `confidence`.

@@ -30,7 +30,7 @@ def write_reference(path: Path) -> None:
 
 
 def beside(out: Path) -> Path:
-    """Return the folder beside `out` for what a demonstration reads; "." and ".." have a name of their own."""
+    """Return the folder beside `out` for what a demonstration reads (of "." beside the folder it means)."""
     out = out if out.name.strip(".") else out.resolve()
     return out.with_name(f"{out.name}-input")
 

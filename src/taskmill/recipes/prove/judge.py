@@ -56,7 +56,7 @@ def judge(
         "effects": effects(found, confidence),
         "retention": retention,
         "overlap": dict(overlap),
-        "verdict": " ".join([verdict, *_notes(config, target, test, retention, unread)]),
+        "verdict": " ".join([verdict, *_notes(config, target, test, retention, unread, grid.skipped)]),
     }
     details = {
         "state": state,
@@ -144,7 +144,12 @@ def _estimate(found: Estimate) -> dict[str, float | None]:
 
 
 def _notes(
-    config: ProveConfig, target: Target, test: Test, retention: Mapping[str, Any], unread: int
+    config: ProveConfig,
+    target: Target,
+    test: Test,
+    retention: Mapping[str, Any],
+    unread: int,
+    skipped: Sequence[int],
 ) -> list[str]:
     """Return what a reader of the verdict must know besides."""
     notes = [f"{len(test.questions)} questions in {len(test.wordings)} wordings, {config.seeds} seeds."]
@@ -153,6 +158,8 @@ def _notes(
             f"{unread} of them are too long for the student and count as answered wrongly or blindly."
         )
     notes += _one_seed(config)
+    if skipped:
+        notes.append(f"Sizes not tried, for want of rows: {', '.join(map(str, skipped))}.")
     if target.note:
         notes.append(target.note)
     notes.append(_forgotten(retention))
