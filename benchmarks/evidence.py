@@ -10,7 +10,7 @@
     python -m benchmarks evidence --save DIR/runs/squadshifts_reddit     keeps a result
     python -m benchmarks evidence --render                               writes docs/evidence.md
 
-DATA holds `targets/` and `corpora/`. A result is kept without texts and without paths. No number on the page
+DATA holds `targets/`, `corpora/` and `flan/`, as the page says. A result is kept without texts and without paths. No number on the page
 is written by hand: what is ours is read from the results that are kept, what is a paper's from PAPERS below.
 """
 
@@ -223,7 +223,7 @@ def main(options):
     parser = argparse.ArgumentParser(
         prog="benchmarks evidence", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--data", type=Path, help="folder with targets/ and corpora/")
+    parser.add_argument("--data", type=Path, help="folder with targets/, corpora/ and flan/")
     parser.add_argument("--out", type=Path, help="folder for pools, tests and recipes")
     parser.add_argument("--save", type=Path, help="folder of a finished run, whose result is kept")
     parser.add_argument("--render", action="store_true", help="write docs/evidence.md from what is kept")

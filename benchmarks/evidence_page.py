@@ -88,10 +88,22 @@ rows by the embedded generator, some hundred of them, some dozens of questions. 
 here is shown as such. Numbers are read from kept results; each line can be run again with the command beside
 it.
 
+`python -m benchmarks …` is given in a clone of the repository with `pip install -e ".[local,train]"`; it writes
+tables and recipes, and the other commands are given in the folder that it writes:
+
 ```text
 python -m benchmarks evidence --data DATA --out evidence/
+python -m benchmarks ltd --data DATA --out evidence/ltd-data/
 cd evidence && taskmill prove squadshifts_reddit.yaml --out runs/squadshifts_reddit
 ```
+
+DATA holds public datasets as Parquet, in three folders. `targets/`: `pubmedqa` (pmid, question, contexts,
+final_decision, split), `squadshifts_reddit` and `squadshifts_new_wiki` (id, title, context, question, answers),
+`healthver_dev` and `healthver_test` (evidence, claim, label). `corpora/`: `policyqa_dev` and `policyqa_test`
+(context, question, answers), `rotten_tomatoes` (id, text, label), and for the mixtures `boolq_train`,
+`cad_nli_train`, `cad_imdb_train`, `sick_train` and `fairytaleqa_train` as published. `flan/`: `t0_rendered`
+(dataset, template, row, prompt, completion), `cot_creak_train` and `cot_strategyqa_train` (question, answer,
+rationale). Pools and questions of a target share no passage.
 """
 
 
@@ -163,6 +175,7 @@ def command(name, one):
         f"--passages {passages} --test-items {questions}"
         + (f" --sizes {','.join(config['sizes'])}" if config.get("sizes") else "")
         + (f" --reach {config['reach']:g}" if config.get("reach") else "")
+        + f" --out runs/{name}"
     )
 
 
@@ -361,7 +374,7 @@ def replayed(results):
     yield from (
         "",
         "```text",
-        "python -m benchmarks continual --data superni --out stages/ --holdout 20 --save",
+        "python -m benchmarks continual --data DATA/superni --out stages/ --holdout 20 --save",
     )
     yield from ("```", "")
 
@@ -370,7 +383,7 @@ def machines(results):
     yield from (
         "## Machines",
         "",
-        "The hash behind a student's name is of its settings and of the wordings: compare",
+        "The hash behind a student's name is of its base's files, its settings and the wordings: compare",
     )
     yield from (
         "scores of one hash only.",

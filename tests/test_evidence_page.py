@@ -66,7 +66,10 @@ def test_a_kept_result_has_no_path_and_its_numbers_are_the_pages(evidence, page_
     assert (
         "| tales | 13.6 (11.1-16.0) | 42.4 (37.8-48.9) | 93 | 77 | ours forget | 11.1 |" in page
     )  # 1 + 2 · 5.05
-    assert "`taskmill prove tales.yaml --arms none,ours --seeds 2 --passages 31 --test-items 93`" in page
+    assert (
+        "`taskmill prove tales.yaml --arms none,ours --seeds 2 --passages 31 --test-items 93 --out runs/tales`"
+        in page
+    )
     papers = " ".join(paper for _, paper in page_of.PAPERS.values())
     told = set(re.findall(r"\d+\.\d", page)) - set(re.findall(r"\d+\.\d", papers + page_of.HEAD))
     machine = next(iter(evidence.kept().values()))["machine"]
@@ -145,7 +148,10 @@ def test_a_target_of_two_results_stands_twice_and_a_command_asks_all_its_questio
     ):
         assert page.count(f"| {called} |") == 2  # in the effect's table and in that of the scores
     assert page.count("| tales (of same.yaml) |") == 1  # what the same students show is told once
-    assert "taskmill prove more.yaml --arms none,ours --seeds 2 --passages 31 --test-items 99`" in page
+    assert (
+        "taskmill prove more.yaml --arms none,ours --seeds 2 --passages 31 --test-items 99 --out runs/more`"
+        in page
+    )
 
 
 def changed(path, change):
@@ -168,7 +174,7 @@ def test_a_size_curve_is_a_table_with_what_is_enough(evidence, tmp_path, monkeyp
     page = evidence.render(evidence.kept())
     assert "| 0 | 13.6 | 11.1 to 16.0 |\n| 10 | 1.0 | 1.0 to 20.0 |\n| 77 | 7.7 | 1.0 to 20.0 |" in page
     assert "42 rows come within 2 points of all\n(20 to more than tried)." in page
-    assert "--test-items 93 --sizes 10`" in page
+    assert "--test-items 93 --sizes 10 --out runs/tales`" in page
 
 
 def matrix_of(record):

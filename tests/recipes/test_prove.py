@@ -288,6 +288,15 @@ def test_a_dry_run_trains_no_student(tables, tmp_path):
     assert not (tmp_path / "out" / "units").exists()
 
 
+def test_a_dry_run_leaves_the_rows_of_a_finished_run(tables, tmp_path):
+    run(tables, tmp_path / "out", arms=["none", "ours"])
+    (made,) = (tmp_path / "out").glob("*/synth")
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("*")}
+    config, targets = of_mapping({**tables, "arms": ["none", "ours"], "seeds": 5, "model": {"ref": "echo:"}})
+    prove(config, tmp_path / "out", targets=targets, student=Pupil(), dry_run=True)
+    assert {path: path.stat().st_mtime_ns for path in made.rglob("*")} == before
+
+
 # what is learned
 
 

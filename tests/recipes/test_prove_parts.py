@@ -181,6 +181,21 @@ def test_an_interval_without_width_is_said_in_words(ours, base, word, what):
     assert said == f"ours {word}: token F1 {ours:.3f} (every answer marked alike); {what}; intervals at 95 %."
 
 
+@pytest.mark.parametrize(("asked", "word"), [(1, "undecided"), (5, "undecided"), (6, "helps")])
+def test_a_few_questions_decide_nothing(asked, word):
+    found = scores({"none": marks(0.2, 1, asked), "ours": marks(0.9, 3, asked)}, 3, 0, "x")
+    state, said = verdict_of(found, 0.02, 0.95, "token F1", questions=asked)
+    assert state == word
+    assert (f"as {asked} of the 6 questions were asked that a verdict takes" in said) == (asked < 6)
+
+
+def test_labels_for_a_test_with_answers_are_refused(tmp_path):
+    rows = [{"context": "A cat sat.", "question": "Who sat?", "answers": ["A cat"]}]
+    target = Target("t", "", write(tmp_path / "t.parquet", rows), "exqa", ("yes", "no"))
+    with pytest.raises(ConfigError, match="a test of exqa has answers, not labels"):
+        read_test(target, 0)
+
+
 @pytest.mark.parametrize("task", sorted(prompts()))
 def test_all_wordings_begin_with_the_passage(task):
     assert all(wording.startswith("{{context}}\n") for wording in prompts()[task])

@@ -4,7 +4,7 @@ The arms of an experiment (nothing, next-word training on the passages, the rows
 same without filters, …) are students of one base model. Each answers the same questions in the same wordings.
 
     DIR/  plan.json        what is trained, and the time it takes as measured here
-          TARGET/          pool.parquet, and synth/, the run that made the rows
+          TARGET/          pool.parquet, and synth/, the run that made the rows; tried/, a few of them before
           ledger/          every call to the generator
           dropped.parquet  passages and rows that no arm may learn, with the reason
           units/KEY/       one student: unit.json has its answers and is written last
@@ -180,7 +180,8 @@ def _rows(
     guard = side.guard if len(group) == 1 else Guard(questions, general.texts)
     made = None
     if config.makes:
-        made = make(pool, config, side.target, side.test, folder / side.target.name, report)
+        place = folder / side.target.name
+        made = make(pool, config, side.target, side.test, place, folder / "ledger", report)
     found, lost, looked = stocks(pool, made, config, guard, learner.lengths)
     return found, [*side.pool.lost, *lost], looked
 

@@ -99,11 +99,12 @@ def make(
     target: Target,
     test: Test,
     folder: Path,
+    ledger: Path,
     report: OnProgress,
 ) -> tuple[list[Example], list[Example]]:
-    """Have rows made of the passages; return (the accepted ones, all that could be read at all).
+    """Have rows made of the passages, in `folder`; return (the accepted ones, all that could be read at all).
 
-    Calls go through the ledger beside `folder`, so that what was asked once is not asked again.
+    Calls go through the ledger, so that what was asked once is not asked again.
     """
     table = pa.table({"text": pa.array([d.text for d in pool], pa.large_string())})
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +116,7 @@ def make(
         seed=config.train.seed,
         labels={target.task: test.labels} if test.labels else {},
         against=(SHIPPED,),
-        ledger=str(folder.parent / "ledger"),
+        ledger=str(ledger),
         ingest=IngestConfig(chunk_tokens=1_000_000, min_chars=1),
         model=config.model,
     )

@@ -29,6 +29,10 @@ _ORDER = ("ours+replay", "ours", "", "ours-unfiltered", "random", "tapt", "none"
 
 _BASELINES = ("none", "tapt", "random")
 
+LEAST_QUESTIONS = 6
+"""Questions below which nothing is decided: were an arm better on all of five, chance alone would do as well
+in 2 · 0.5⁵ = 6 % of all cases (two-sided sign test), which no interval of their resamples shows."""
+
 
 @dataclass(frozen=True)
 class Outcomes:
@@ -131,13 +135,19 @@ def effects(found: Mapping[str, Array], confidence: float) -> dict[str, dict[str
 
 
 def verdict_of(
-    found: Mapping[str, Array], gain: float, confidence: float, metric: str, about: str = ""
+    found: Mapping[str, Array],
+    gain: float,
+    confidence: float,
+    metric: str,
+    about: str = "",
+    questions: int = LEAST_QUESTIONS,
 ) -> tuple[str, str]:
     """Return (helps, does not help or undecided; the verdict in plain words) of the first arm.
 
     It helps if its interval over every baseline (none, tapt, random; else over every other arm) is above 0;
     it does not if one of them ends below `gain`. An interval without width over equal scores decides nothing:
-    no resample of answers that are all marked alike can differ.
+    no resample of answers that are all marked alike can differ. Fewer `questions` than
+    LEAST_QUESTIONS decide nothing either.
     """
     arms = ranked(list(found))
     first, others = arms[0], arms[1:]
@@ -160,6 +170,9 @@ def verdict_of(
         word = "does not help"
     else:
         word = "undecided"
+    if questions < LEAST_QUESTIONS:
+        word = "undecided"
+        about += f", as {questions} of the {LEAST_QUESTIONS} questions were asked that a verdict takes"
     score, (low, high) = shown(found[first], confidence)
     spread = f"{low:.3f} to {high:.3f}" if low < high else "every answer marked alike"
     head = f"{first} {word}{about}: {metric} {score:.3f} ({spread})"

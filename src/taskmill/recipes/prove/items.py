@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from taskmill.errors import InputError
+from taskmill.errors import ConfigError, InputError
 from taskmill.ids import content_id, draw
 from taskmill.ingest.records import read_records
 from taskmill.recipes.prove.config import Target, prompts
@@ -98,7 +98,8 @@ class Test:
 def read_test(target: Target, seed: int) -> Test:
     """Read the test's table; equal questions count once.
 
-    Raises InputError that names file and row for what cannot be a question of the task type.
+    Raises InputError that names file and row for what cannot be a question of the task type, ConfigError for
+    labels of a test that has none.
     """
     files = table_files(target.test)
     rows = [(f"{name}, row {i}", row) for name in files for i, row in enumerate(read_records(name))]
@@ -108,6 +109,8 @@ def read_test(target: Target, seed: int) -> Test:
     found = dict.fromkeys(_question(where, row, target, labelled) for where, row in rows)
     if labelled and target.labels:
         found = dict.fromkeys(_numbered(list(found), target))
+    if target.labels and not labelled:
+        raise ConfigError(f"labels: a test of {target.task} has answers, not labels; leave them out")
     labels = _labels(list(found), target) if labelled else ()
     by_chance = sorted(found, key=lambda q: (draw(seed, q.id, "prove question"), q.id))
     return Test(target.task, by_chance, labels, len(rows))

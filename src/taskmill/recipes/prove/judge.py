@@ -43,7 +43,8 @@ def judge(
     shared = "" if config.uses_pool else "all targets"
     found = scores(outcomes, config.seeds, seed, target.name, shared)
     about = f" on {target.name}" if target.name else ""
-    state, verdict = verdict_of(found, config.gain, confidence, test.metric, about)
+    asked = len(test.questions)
+    state, verdict = verdict_of(found, config.gain, confidence, test.metric, about, asked)
     retention = _retention(config, grid, done)
     arms = {}
     for arm, outcome in outcomes.items():
@@ -211,7 +212,12 @@ def _mean(config: ProveConfig, found: Mapping[str, Judged]) -> dict[str, Any]:
         by_seed = [round(float(value), 6) for value in of_seeds]
         arms[arm] = {"score": score, "interval": interval, "seeds": by_seed}
     _, verdict = verdict_of(
-        mean, config.gain, confidence, "mean score", f" on the mean of {len(found)} targets"
+        mean,
+        config.gain,
+        confidence,
+        "mean score",
+        f" on the mean of {len(found)} targets",
+        sum(one.details["questions"] for one in found.values()),
     )
     retention = _worst([result["retention"] for result in results])
     each = ", ".join(f"{name}: {one.details['state']}" for name, one in found.items())

@@ -123,7 +123,7 @@ def _tried(
     rows: Sequence[Row] = pool[:TRIED_PASSAGES]
     making, most = Making(), Sizes(len(pool), len(test.questions))
     if config.makes:
-        rows, making = _tried_making(folder / side.target.name, config, side, pool[:TRIED_PASSAGES], report)
+        rows, making = _tried_making(folder, config, side, pool[:TRIED_PASSAGES], report)
     elif config.given:
         rows, count = _smallest(config, stocks(pool, None, config, side.guard, learner.lengths)[0])
         most = most._replace(passages=count)
@@ -152,11 +152,13 @@ def _tried_making(
 ) -> tuple[list[Example], Making]:
     """Return the rows made of a few passages, and what making takes and gives."""
     watch, started = Watch(report), time.monotonic()
-    kept, _ = make(pool, config, side.target, side.test, folder, watch)
+    # In a place of its own: a dry run in a finished folder leaves the run that made its rows as it is.
+    place = folder / side.target.name / "tried"
+    kept, _ = make(pool, config, side.target, side.test, place, folder / "ledger", watch)
     if not kept:
         raise InputError(
             f"{side.target.text}: no row was accepted of {len(pool)} passages; look at "
-            f"{folder / 'synth' / 'report.html'} for the reasons"
+            f"{place / 'synth' / 'report.html'} for the reasons"
         )
     taken = watch.seconds(len(pool), time.monotonic() - started)
     return kept, Making(round(taken, 4), round(len(kept) / len(pool), 4))
