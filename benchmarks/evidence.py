@@ -10,8 +10,9 @@
     python -m benchmarks evidence --save DIR/runs/squadshifts_reddit     keeps a result
     python -m benchmarks evidence --render                               writes docs/evidence.md
 
-DATA holds `targets/`, `corpora/` and `flan/`, as the page says. A result is kept without texts and without paths. No number on the page
-is written by hand: what is ours is read from the results that are kept, what is a paper's from PAPERS below.
+DATA holds `targets/`, `corpora/` and `flan/`, as the page says. A result is kept without texts and without
+paths. No number on the page is written by hand: what is ours is read from the results that are kept, what is
+a paper's from PAPERS and its like.
 """
 
 import argparse

@@ -88,8 +88,8 @@ rows by the embedded generator, some hundred of them, some dozens of questions. 
 here is shown as such. Numbers are read from kept results; each line can be run again with the command beside
 it.
 
-`python -m benchmarks …` is given in a clone of the repository with `pip install -e ".[local,train]"`; it writes
-tables and recipes, and the other commands are given in the folder that it writes:
+`python -m benchmarks …` is given in a clone of the repository, after `pip install -e ".[local,train]"`; it
+writes tables and recipes, and the other commands are given in the folder that it writes:
 
 ```text
 python -m benchmarks evidence --data DATA --out evidence/
@@ -98,7 +98,7 @@ cd evidence && taskmill prove squadshifts_reddit.yaml --out runs/squadshifts_red
 ```
 
 DATA holds public datasets as Parquet, in three folders. `targets/`: `pubmedqa` (pmid, question, contexts,
-final_decision, split), `squadshifts_reddit` and `squadshifts_new_wiki` (id, title, context, question, answers),
+final_decision, split), `squadshifts_reddit`, `squadshifts_new_wiki` (id, title, context, question, answers),
 `healthver_dev` and `healthver_test` (evidence, claim, label). `corpora/`: `policyqa_dev` and `policyqa_test`
 (context, question, answers), `rotten_tomatoes` (id, text, label), and for the mixtures `boolq_train`,
 `cad_nli_train`, `cad_imdb_train`, `sick_train` and `fairytaleqa_train` as published. `flan/`: `t0_rendered`
