@@ -107,7 +107,7 @@ def test_the_page_shows_verdict_effects_curve_overlap_and_what_was_kept(tables, 
     needed = details["fit"]["needed"]
     assert needed["value"] == pytest.approx(max(5, (b / (a - 0.3)) ** (1 / c)), rel=1e-3)
     assert needed["low"] <= needed["value"] <= needed["high"]
-    assert f"0.3 takes {needed['value']:,.0f} rows by the curve" in page.text
+    assert f"A score of 0.3 takes {needed['value']:,.0f} rows by the curve" in page.text
 
 
 def test_a_size_beyond_the_most_rows_of_an_arm_is_no_size(tables, tmp_path):

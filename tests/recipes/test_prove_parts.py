@@ -342,7 +342,7 @@ def test_probes_are_different_and_of_one_right_end():
 
 def test_the_rows_a_score_takes_are_told_in_words():
     told = {"score": 0.4, "value": 1234.4, "low": 300.0, "high": None}
-    assert rows_needed(told, 2000) == "0.4 takes 1,234 rows by the curve (300 to never)."
+    assert rows_needed(told, 2000) == "A score of 0.4 takes 1,234 rows by the curve (300 to never)."
     assert rows_needed(told, 200).endswith("; more than the 200 tried, so it is extrapolated.")
     never = told | {"value": None}
     assert rows_needed(never, 200) == "The curve does not reach 0.4 (interval: 300 to never)."
