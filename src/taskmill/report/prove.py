@@ -79,7 +79,8 @@ def rows_needed(needed: Mapping[str, float | None], most: int) -> str:
     if value is None:
         return f"The curve does not reach {needed['score']:g} (interval: {ends[0]} to {ends[1]})."
     beyond = f"; more than the {most:,} tried, so it is extrapolated" if value > most else ""
-    return f"A score of {needed['score']:g} takes {value:,.0f} rows by the curve ({ends[0]} to {ends[1]}){beyond}."
+    takes = f"A score of {needed['score']:g} takes {value:,.0f} rows by the curve"
+    return f"{takes} ({ends[0]} to {ends[1]}){beyond}."
 
 
 def write_prove_report(path: Path, record: Mapping[str, Any]) -> Path:
