@@ -76,6 +76,7 @@ def test_identity_settings_and_no_telemetry(backend, folder):
     assert backend.batch_invariant is False
     assert Transformers(str(folder), device="cpu", batch_size=1).batch_invariant is True
     assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "1"
+    assert os.environ["OMP_WAIT_POLICY"]  # threads that wait do not spin
 
 
 def test_greedy_is_what_the_model_itself_generates(backend):

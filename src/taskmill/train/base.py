@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,6 +12,7 @@ from typing import Any
 
 from taskmill.backends import ADAPTERS
 from taskmill.backends.openvino import EMBEDDED, adapter_folder, embedded_model
+from taskmill.backends.transformers import engines
 from taskmill.backends.weights import identity
 from taskmill.errors import BackendError, ConfigError, MissingExtra
 from taskmill.train.config import TrainConfig
@@ -67,14 +67,11 @@ class Base:
 
 def packages() -> tuple[Any, Any, Any]:
     """Import torch, transformers and peft with the Hub's telemetry off. Raises MissingExtra without them."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    os.environ["DO_NOT_TRACK"] = "1"
+    torch, transformers = engines()
     try:
         import peft
-        import torch
-        import transformers
     except ImportError as error:
-        raise MissingExtra(error.name or "torch", "train") from error
+        raise MissingExtra(error.name or "peft", "train") from error
     return torch, transformers, peft
 
 
