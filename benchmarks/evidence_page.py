@@ -23,11 +23,11 @@ PAPERS = {
         "not measured there: Bonito has no checks",
     ),
     "ours-random": (
-        "They do more than general rows do",
+        "The rows do more than general ones, of six labelled sets",
         "not measured there at equal tokens",
     ),
-    "ours-ours+replay": (
-        "A share of general rows in their place costs little",
+    "ours+replay-ours": (
+        "A fifth of the rows given up for general ones",
         "no such arm in Bonito; Dynosaur replays within a collection, see [growing one](grow.md)",
     ),
 }
