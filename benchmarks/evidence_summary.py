@@ -22,7 +22,7 @@ def summary(results, targets, papers):
             yield f"| {claim} | {paper} | {here} | {where} | {minutes:g} |"
     yield from (
         "",
-        "Minutes are those of all students on one core. Intervals are at 95 %, each for itself: of",
+        "Minutes are those of all students together. Intervals are at 95 %, each for itself: of",
     )
     yield from ("twenty claims without anything to them one would look proved.", "")
 
