@@ -31,9 +31,8 @@ def engines() -> tuple[Any, Any]:
     # The Hub client's telemetry is off before it is imported (huggingface_hub/constants.py).
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["DO_NOT_TRACK"] = "1"
-    # OpenMP's threads spin while they wait for each other. Beside a busy process on 2 cores they spin on the
-    # core that the awaited one needs (products of students' sizes: 2.7 times slower than when they sleep, and
-    # 1.2 times on a free machine).
+    # OpenMP's threads spin while they wait for each other: beside a busy process, on the very core that the
+    # awaited one needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import torch
